@@ -1,0 +1,3 @@
+//! The program `veilformer`.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! Drivers for NTT boards: a register map over SPI or memory.

@@ -1,0 +1,1 @@
+//! Veilformer on a std host: AVX-512 IFMA, AVX2, NEON and scalar kernels, rayon, huge pages, files.

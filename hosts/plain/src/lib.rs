@@ -1,0 +1,1 @@
+//! Plaintext side of Veilformer: f64 executors, trainer, polynomial calibration, planner.

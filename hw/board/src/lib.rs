@@ -1,0 +1,1 @@
+//! Functional model of an NTT board behind its register map, with seeded faults.
