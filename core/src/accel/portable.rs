@@ -2,7 +2,9 @@
 
 use super::{Accelerator, Error, Trusted, check};
 use crate::memory::{LimbPool, PoolLimb};
-use crate::ring::{Basis, Converter, MAX_SOURCES, Modulus, ModulusChain, RingTables, Word, automorphism_index};
+use crate::ring::{
+    Basis, Converter, MAX_SOURCES, Modulus, ModulusChain, RingTables, Word, automorphism_index,
+};
 
 /// Runs every kernel in portable code on limbs of a [`LimbPool`].
 pub struct Portable<'p, 'm, W: Word, const CAP: usize> {

@@ -39,7 +39,10 @@ pub const fn is_prime(n: u64) -> bool {
 /// The primes ≡ 1 (mod `step`) below `bound`, from the largest down.
 pub fn primes_below(bound: u64, step: u64) -> impl Iterator<Item = u64> {
     let first = bound.saturating_sub(2) / step * step + 1;
-    (0..).map_while(move |i: u64| first.checked_sub(i.checked_mul(step)?)).take_while(|&n| n > 1).filter(|&n| is_prime(n))
+    (0..)
+        .map_while(move |i: u64| first.checked_sub(i.checked_mul(step)?))
+        .take_while(|&n| n > 1)
+        .filter(|&n| is_prime(n))
 }
 
 /// The prime ≡ 1 (mod `step`) nearest to `target`, below `bound`, for which
