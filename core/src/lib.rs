@@ -1,3 +1,6 @@
 #![no_std]
 #![forbid(unsafe_code)]
 //! Veilformer core.
+
+pub mod approx;
+pub mod transformer;
