@@ -113,7 +113,7 @@ pub trait TrainingExecutor: Executor {
         norm: Norm,
     ) -> Result<Self::Tensor, Self::Error>;
 
-    /// dg → d(a | b) through g = a ⊙ ReLU(b): da = dg ⊙ ReLU(b), db = dg ⊙ a ⊙ [b > 0].
+    /// dg → d(a | b) through g = a ⊙ ReLU(b): da = dg ⊙ ReLU(b), db = dg ⊙ a where b > 0, else 0.
     fn gate_backward(
         &mut self,
         hidden: &Self::Tensor,
