@@ -2,6 +2,7 @@
 pub mod data;
 pub mod executor;
 pub mod gradient;
+pub mod model;
 pub mod optimizer;
 pub mod parameters;
 pub mod random;
