@@ -1,0 +1,3 @@
+//! The seam for accelerators.
+
+pub mod engine;
