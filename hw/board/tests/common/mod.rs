@@ -7,7 +7,7 @@ use veilformer::accel::engine::{Direction, Limb, NttEngine, Table};
 use veilformer_board::math;
 
 /// A table modulo the `index`-th prime below `2^bits`.
-pub fn table(log_n: u8, bits: u32, index: usize) -> Table {
+pub(crate) fn table(log_n: u8, bits: u32, index: usize) -> Table {
     let mut q = 1 << bits;
     for _ in 0..=index {
         q = math::ntt_prime(q, log_n).unwrap();
@@ -16,7 +16,7 @@ pub fn table(log_n: u8, bits: u32, index: usize) -> Table {
 }
 
 /// A pseudo-random limb.
-pub fn limb(t: &Table, seed: u64) -> Vec<u64> {
+pub(crate) fn limb(t: &Table, seed: u64) -> Vec<u64> {
     let mut state = seed;
     let step = |_| {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
@@ -26,7 +26,7 @@ pub fn limb(t: &Table, seed: u64) -> Vec<u64> {
 }
 
 /// The model's own transform.
-pub fn reference(t: &Table, direction: Direction, words: &[u64]) -> Vec<u64> {
+pub(crate) fn reference(t: &Table, direction: Direction, words: &[u64]) -> Vec<u64> {
     let exponent = |i| math::brv(i, t.log_n.into()) as u64;
     let twiddles: Vec<u64> = (0..1 << t.log_n).map(|i| math::pow(t.psi, exponent(i), t.q)).collect();
     let mut out = words.to_vec();
@@ -38,7 +38,7 @@ pub fn reference(t: &Table, direction: Direction, words: &[u64]) -> Vec<u64> {
 }
 
 /// Submits one batch and waits for it.
-pub fn transform<E: NttEngine>(
+pub(crate) fn transform<E: NttEngine>(
     engine: &mut E,
     direction: Direction,
     batch: &[Limb<'_>],
