@@ -1,3 +1,321 @@
-//! The seam for accelerators.
+//! The seam between the evaluator and the machine.
+//!
+//! [`Accelerator`] is what the evaluator is written against. Its contract:
+//!
+//! - **Residency.** A limb (one residue polynomial, N words) lives in a buffer
+//!   of the accelerator's own, taken from a fixed pool and returned when it is
+//!   dropped. Host memory is touched only inside `read`, `write` and
+//!   `write_signed`, never afterwards.
+//! - **Shape.** A kernel works on a slice of limbs and the [`Basis`] that says
+//!   which prime each belongs to; the lengths must agree. Sources and
+//!   destinations are distinct limbs.
+//! - **Ranges.** Every residue is canonical, in [0, q), before and after every
+//!   kernel. Results are defined exactly, so all accelerators agree bit for bit.
+//! - **Form.** Coefficient form is in natural order; evaluation form is in the
+//!   bit-reversed order of [`crate::ring::NttTable`], with
+//!   ψ = [`crate::ring::Modulus::primitive_root`]. The inverse transform divides by N.
+//! - **Order.** Kernels take effect in the order they are called; only `read`
+//!   and `sync` need wait. Independent work goes through `for_each`.
+//! - **Errors.** Out of limbs, a wrong shape or a device's failure is an
+//!   [`Error`]; limbs being written then hold unspecified canonical residues.
+//! - **Secrets.** Only an accelerator that is also [`Trusted`] may be given
+//!   secret limbs; types enforce it.
+//!
+//! The coarse kernels (`mod_up`, `inner_product`, `mod_down`, `key_switch`)
+//! are provided in terms of the fine ones. An accelerator overrides them to
+//! fuse memory passes, and must keep the result.
 
 pub mod engine;
+mod error;
+mod offload;
+mod polynomial;
+mod portable;
+mod verify;
+
+pub use error::{Error, ErrorKind};
+pub use offload::{Offload, OffloadCounters, OffloadError};
+pub use polynomial::{Coefficients, Evaluations, Form, Limbs, Polynomial};
+pub use portable::Portable;
+
+use crate::ring::{Basis, MAX_LIMBS, ModulusChain, Word};
+
+/// Most digits of a key switch.
+pub const MAX_DIGITS: usize = 16;
+
+/// Executes kernels on sets of limbs. See the module's contract.
+pub trait Accelerator: Sync + Sized {
+    /// Word of a residue.
+    type Word: Word;
+    /// One residue polynomial in the accelerator's memory.
+    type Limb: Send + Sync;
+
+    /// The primes it was set up with.
+    fn chain(&self) -> &ModulusChain;
+
+    /// A limb with unspecified content.
+    ///
+    /// # Errors
+    /// [`Error::OutOfLimbs`].
+    fn allocate(&self) -> Result<Self::Limb, Error>;
+
+    /// Limbs that can still be allocated.
+    fn available(&self) -> usize;
+
+    /// Runs `f` on every item with its index; items are independent and may
+    /// run at the same time. Returns the first error by index.
+    ///
+    /// # Errors
+    /// Whatever `f` returns.
+    fn for_each<T: Send, E: Send>(
+        &self,
+        items: &mut [T],
+        f: impl Fn(usize, &mut T) -> Result<(), E> + Sync,
+    ) -> Result<(), E> {
+        items.iter_mut().enumerate().try_for_each(|(i, item)| f(i, item))
+    }
+
+    /// Copies canonical words into a limb. `source` has N words.
+    fn write(&self, limb: &mut Self::Limb, source: &[Self::Word]) -> Result<(), Error>;
+
+    /// Copies a limb out. `destination` has N words.
+    fn read(&self, limb: &Self::Limb, destination: &mut [Self::Word]) -> Result<(), Error>;
+
+    /// Loads N signed integers, |x| < 2^62, reduced modulo every prime of `basis`.
+    fn write_signed(&self, basis: Basis, limbs: &mut [Self::Limb], source: &[i64]) -> Result<(), Error>;
+
+    /// Waits until everything called so far has taken effect.
+    fn sync(&self) -> Result<(), Error> {
+        Ok(())
+    }
+
+    /// destination = source.
+    fn copy(&self, destination: &mut [Self::Limb], source: &[Self::Limb]) -> Result<(), Error>;
+
+    /// All zero.
+    fn clear(&self, limbs: &mut [Self::Limb]) -> Result<(), Error>;
+
+    /// Coefficient form to evaluation form, in place.
+    fn ntt_forward(&self, basis: Basis, x: &mut [Self::Limb]) -> Result<(), Error>;
+
+    /// Evaluation form to coefficient form, in place.
+    fn ntt_inverse(&self, basis: Basis, x: &mut [Self::Limb]) -> Result<(), Error>;
+
+    /// x = x + y.
+    fn add_assign(&self, basis: Basis, x: &mut [Self::Limb], y: &[Self::Limb]) -> Result<(), Error>;
+
+    /// x = x − y.
+    fn sub_assign(&self, basis: Basis, x: &mut [Self::Limb], y: &[Self::Limb]) -> Result<(), Error>;
+
+    /// x = −x.
+    fn negate_assign(&self, basis: Basis, x: &mut [Self::Limb]) -> Result<(), Error>;
+
+    /// x = x ⊙ y.
+    fn multiply_assign(&self, basis: Basis, x: &mut [Self::Limb], y: &[Self::Limb]) -> Result<(), Error>;
+
+    /// sum = sum + x ⊙ y.
+    fn multiply_add(
+        &self,
+        basis: Basis,
+        sum: &mut [Self::Limb],
+        x: &[Self::Limb],
+        y: &[Self::Limb],
+    ) -> Result<(), Error>;
+
+    /// x = s·x, one canonical scalar per limb.
+    fn multiply_scalar_assign(&self, basis: Basis, x: &mut [Self::Limb], s: &[u64]) -> Result<(), Error>;
+
+    /// sum = sum + s·x, one canonical scalar per limb.
+    fn multiply_scalar_add(
+        &self,
+        basis: Basis,
+        sum: &mut [Self::Limb],
+        x: &[Self::Limb],
+        s: &[u64],
+    ) -> Result<(), Error>;
+
+    /// x = x + s in every entry, one canonical scalar per limb. In evaluation
+    /// form this adds the constant polynomial s.
+    fn add_scalar_assign(&self, basis: Basis, x: &mut [Self::Limb], s: &[u64]) -> Result<(), Error>;
+
+    /// X → X^galois on evaluation form, `galois` odd, below 2N.
+    fn automorphism(
+        &self,
+        basis: Basis,
+        destination: &mut [Self::Limb],
+        source: &[Self::Limb],
+        galois: usize,
+    ) -> Result<(), Error>;
+
+    /// Centred basis conversion of coefficient form ([`crate::ring::Converter`]).
+    /// The bases share no prime.
+    fn convert(
+        &self,
+        from: Basis,
+        source: &[Self::Limb],
+        to: Basis,
+        destination: &mut [Self::Limb],
+    ) -> Result<(), Error>;
+
+    /// The product of two degree-one pairs without relinearisation:
+    /// d = (x0·y0, x0·y1 + x1·y0, x1·y1).
+    fn tensor(
+        &self,
+        basis: Basis,
+        d: [&mut [Self::Limb]; 3],
+        x: [&[Self::Limb]; 2],
+        y: [&[Self::Limb]; 2],
+    ) -> Result<(), Error> {
+        let [d0, d1, d2] = d;
+        self.copy(d0, x[0])?;
+        self.multiply_assign(basis, d0, y[0])?;
+        self.copy(d1, x[0])?;
+        self.multiply_assign(basis, d1, y[1])?;
+        self.multiply_add(basis, d1, x[1], y[0])?;
+        self.copy(d2, x[1])?;
+        self.multiply_assign(basis, d2, y[1])
+    }
+
+    /// Raises one digit of `x` (evaluation form over Q_level, given by
+    /// `level`) to Q_level ∪ P: `out` in evaluation form, `level.len()` +
+    /// special limbs. `digit` is a run inside `level`; `coefficients` are the
+    /// digit's limbs of `x` in coefficient form.
+    fn mod_up(
+        &self,
+        level: Basis,
+        digit: Basis,
+        x: &[Self::Limb],
+        coefficients: &[Self::Limb],
+        out: &mut [Self::Limb],
+    ) -> Result<(), Error> {
+        let (first, end) = (digit.start(), digit.start() + digit.len());
+        let special = out.len().saturating_sub(level.len());
+        check(level.len(), x.len())?;
+        check(digit.len(), coefficients.len())?;
+        let (head, tail) = out.split_at_mut(end);
+        let (head, own) = head.split_at_mut(first);
+        self.copy(own, &x[first..end])?;
+        for (basis, part) in
+            [(Basis::new(0, first, 0), head), (Basis::new(end, level.len() - end, special), tail)]
+        {
+            if !basis.is_empty() {
+                self.convert(digit, coefficients, basis, part)?;
+                self.ntt_forward(basis, part)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// sums\[h\] = Σ_d digits\[d\] ⊙ key\[h\]\[d\] for both halves h of a key, over
+    /// `level` ∪ P, evaluation form.
+    fn inner_product(
+        &self,
+        level: Basis,
+        sums: [&mut [Self::Limb]; 2],
+        digits: &[&[Self::Limb]],
+        key: [&[KeyRow<'_, Self::Limb>]; 2],
+    ) -> Result<(), Error> {
+        for (sum, half) in sums.into_iter().zip(key) {
+            check(digits.len(), half.len())?;
+            self.clear(sum)?;
+            for (digit, row) in digits.iter().zip(half) {
+                multiply_add_row(self, level, sum, digit, row)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Divides by the primes of `drop` with rounding: x over `keep` then
+    /// `drop`, evaluation form; afterwards x\[..keep.len()\] holds the quotient
+    /// and the rest is unspecified. `keep` then `drop` must be a run of
+    /// ordinary primes from q_0, then special ones. Rescaling drops q_l,
+    /// leaving key switching drops P, doing both at once drops q_l and P.
+    fn mod_down(&self, keep: Basis, drop: Basis, x: &mut [Self::Limb]) -> Result<(), Error> {
+        check(keep.len() + drop.len(), x.len())?;
+        let chain = self.chain();
+        let (kept, dropped) = x.split_at_mut(keep.len());
+        self.ntt_inverse(drop, dropped)?;
+        let mut rounded: Limbs<Self> = polynomial::allocate_limbs(self, keep.len())?;
+        self.convert(drop, dropped, keep, &mut rounded)?;
+        self.ntt_forward(keep, &mut rounded)?;
+        self.sub_assign(keep, kept, &rounded)?;
+        let inverses: heapless::Vec<u64, MAX_LIMBS> =
+            chain.of(keep).map(|m| m.inverse(chain.product_mod(drop, m))).collect();
+        self.multiply_scalar_assign(keep, kept, &inverses)
+    }
+
+    /// Key switch without the division by P: both sums over Q_level ∪ P,
+    /// evaluation form. `x` is over `level`, `digit_size` ordinary primes to a
+    /// digit, `key` the two halves of every digit, trimmed to the level.
+    fn key_switch(
+        &self,
+        level: Basis,
+        digit_size: usize,
+        x: &[Self::Limb],
+        key: [&[KeyRow<'_, Self::Limb>]; 2],
+        sums: [&mut [Self::Limb]; 2],
+    ) -> Result<(), Error> {
+        let [sum0, sum1] = sums;
+        self.clear(sum0)?;
+        self.clear(sum1)?;
+        let mut raised: Limbs<Self> = polynomial::allocate_limbs(self, sum0.len())?;
+        for (d, digit) in digits(level, digit_size).enumerate() {
+            let mut coefficients: Limbs<Self> = polynomial::allocate_limbs(self, digit.len())?;
+            self.copy(&mut coefficients, &x[digit.start()..digit.start() + digit.len()])?;
+            self.ntt_inverse(digit, &mut coefficients)?;
+            self.mod_up(level, digit, x, &coefficients, &mut raised)?;
+            let [Some(row0), Some(row1)] = key.map(|half| half.get(d)) else {
+                return Err(Error::Shape { have: key[0].len(), need: d + 1 });
+            };
+            multiply_add_row(self, level, sum0, &raised, row0)?;
+            multiply_add_row(self, level, sum1, &raised, row1)?;
+        }
+        Ok(())
+    }
+}
+
+/// One half of one digit of a key, trimmed to Q_level ∪ P.
+pub struct KeyRow<'a, L> {
+    /// The limbs of q_0 … q_level.
+    pub ordinary: &'a [L],
+    /// The limbs of P.
+    pub special: &'a [L],
+}
+
+impl<'a, L> KeyRow<'a, L> {
+    /// Limb `i` of the row.
+    pub fn limb(&self, i: usize) -> Option<&'a L> {
+        self.ordinary.get(i).or_else(|| self.special.get(i.checked_sub(self.ordinary.len())?))
+    }
+}
+
+/// sum += digit ⊙ row over `level` ∪ P.
+fn multiply_add_row<A: Accelerator>(
+    accelerator: &A,
+    level: Basis,
+    sum: &mut [A::Limb],
+    digit: &[A::Limb],
+    row: &KeyRow<'_, A::Limb>,
+) -> Result<(), Error> {
+    check(level.len(), row.ordinary.len())?;
+    check(sum.len(), row.ordinary.len() + row.special.len())?;
+    check(sum.len(), digit.len())?;
+    let (sum_q, sum_p) = sum.split_at_mut(level.len());
+    let (digit_q, digit_p) = digit.split_at(level.len());
+    accelerator.multiply_add(level, sum_q, digit_q, row.ordinary)?;
+    accelerator.multiply_add(Basis::new(0, 0, row.special.len()), sum_p, digit_p, row.special)
+}
+
+/// An accelerator whose memory is this process's own and whose kernels run in
+/// constant time: it may be given secrets. Never implemented for a device.
+pub trait Trusted: Accelerator {}
+
+/// The digits of `level`: runs of `digit_size` primes, the last one shorter.
+pub fn digits(level: Basis, digit_size: usize) -> impl Iterator<Item = Basis> + Clone {
+    let size = digit_size.max(1);
+    (0..level.len().div_ceil(size)).map(move |d| Basis::new(d * size, size.min(level.len() - d * size), 0))
+}
+
+/// `Ok` when a count is as expected.
+pub(crate) fn check(need: usize, have: usize) -> Result<(), Error> {
+    if need == have { Ok(()) } else { Err(Error::Shape { have, need }) }
+}

@@ -1,0 +1,213 @@
+//! Public evaluation keys, and the lists that say which are needed.
+
+use super::{Error, Parameters};
+use crate::accel::{Accelerator, Evaluations, MAX_DIGITS, Polynomial};
+use crate::ring::Basis;
+
+/// Most keys in one list of requests.
+pub const MAX_KEYS: usize = 256;
+
+/// Which key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub enum KeyId {
+    /// From s² to s, after a multiplication.
+    Relinearization,
+    /// For the automorphism X → X^g, g odd.
+    Galois(u32),
+}
+
+impl KeyId {
+    /// The key of a rotation by `steps` slots (to the left when positive).
+    pub fn rotation(parameters: &Parameters, steps: i64) -> Self {
+        Self::Galois(galois_element(parameters.degree(), steps) as u32)
+    }
+
+    /// The key of complex conjugation.
+    pub fn conjugation(parameters: &Parameters) -> Self {
+        Self::Galois(2 * parameters.degree() as u32 - 1)
+    }
+}
+
+/// 5^steps mod 2N: the automorphism that rotates slots left by `steps`, any sign.
+pub fn galois_element(degree: usize, steps: i64) -> usize {
+    let (slots, mask) = (degree as i64 / 2, 2 * degree - 1);
+    let mut exponent = steps.rem_euclid(slots);
+    let (mut base, mut g) = (5usize, 1usize);
+    while exponent != 0 {
+        if exponent & 1 == 1 {
+            g = g.wrapping_mul(base) & mask;
+        }
+        base = base.wrapping_mul(base) & mask;
+        exponent >>= 1;
+    }
+    g
+}
+
+/// One key at the highest level it is used at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct KeyRequest {
+    /// Which key.
+    pub id: KeyId,
+    /// The highest level of use; the key works at every level up to this.
+    pub level: usize,
+}
+
+/// Requests of a whole program, one per key.
+#[derive(Clone, Debug, Default)]
+pub struct KeyRequests {
+    list: heapless::Vec<KeyRequest, MAX_KEYS>,
+}
+
+impl KeyRequests {
+    /// None yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Asks for `id` at `level`, or raises an earlier request to it. The
+    /// identity needs no key and is left out.
+    ///
+    /// # Errors
+    /// [`Error::Full`] beyond [`MAX_KEYS`] different keys.
+    pub fn add(&mut self, id: KeyId, level: usize) -> Result<(), Error> {
+        if id == KeyId::Galois(1) {
+            return Ok(());
+        }
+        if let Some(request) = self.list.iter_mut().find(|r| r.id == id) {
+            request.level = request.level.max(level);
+            return Ok(());
+        }
+        self.list.push(KeyRequest { id, level }).map_err(|_| Error::Full { capacity: MAX_KEYS })
+    }
+
+    /// Adds all of `other`.
+    ///
+    /// # Errors
+    /// As [`KeyRequests::add`].
+    pub fn merge(&mut self, other: &Self) -> Result<(), Error> {
+        other.list.iter().try_for_each(|r| self.add(r.id, r.level))
+    }
+
+    /// The requests.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = &KeyRequest> {
+        self.list.iter()
+    }
+
+    /// How many keys.
+    pub fn len(&self) -> usize {
+        self.list.len()
+    }
+
+    /// Whether none is asked for.
+    pub fn is_empty(&self) -> bool {
+        self.list.is_empty()
+    }
+}
+
+/// A key that switches from one secret to another: per digit a pair (b, a)
+/// over Q_level ∪ P with b = −a·s + e + P·g_d·s', where g_d is 1 modulo the
+/// digit's primes and 0 modulo the others (Han and Ki, CT-RSA 2020).
+///
+/// For automorphism g the target secret is σ^{−1}(s), so that the automorphism
+/// is applied after the switch, once, also when rotations are hoisted.
+pub struct SwitchingKey<A: Accelerator> {
+    id: KeyId,
+    level: usize,
+    digits: heapless::Vec<[Polynomial<A, Evaluations>; 2], MAX_DIGITS>,
+}
+
+impl<A: Accelerator> SwitchingKey<A> {
+    /// From its digits, (b, a) each over Q_level ∪ P.
+    ///
+    /// # Errors
+    /// [`Error::Length`] when the digits do not match the parameters.
+    pub fn from_digits(
+        parameters: &Parameters,
+        id: KeyId,
+        level: usize,
+        digits: heapless::Vec<[Polynomial<A, Evaluations>; 2], MAX_DIGITS>,
+    ) -> Result<Self, Error> {
+        let (need, basis) = (parameters.digits(level), parameters.key_basis(level));
+        let fitting = digits.iter().filter(|pair| pair.iter().all(|p| p.basis() == basis)).count();
+        if fitting != need || digits.len() != need {
+            return Err(Error::Length { have: fitting, need });
+        }
+        Ok(Self { id, level, digits })
+    }
+
+    /// Which key.
+    pub fn id(&self) -> KeyId {
+        self.id
+    }
+
+    /// The highest level it works at.
+    pub fn level(&self) -> usize {
+        self.level
+    }
+
+    /// The digits, (b, a) each.
+    pub fn digits(&self) -> &[[Polynomial<A, Evaluations>; 2]] {
+        &self.digits
+    }
+
+    /// Limbs of half `half` of digit `d`, as (ordinary up to `level`, special).
+    pub(crate) fn limbs_at(&self, half: usize, d: usize, level: usize) -> (&[A::Limb], &[A::Limb]) {
+        let polynomial = &self.digits[d][half];
+        let ordinary = polynomial.basis().ordinary();
+        (&polynomial.limbs()[..level + 1], &polynomial.limbs()[ordinary..])
+    }
+
+    /// Limbs that a key at `level` takes in memory.
+    pub fn limbs_needed(parameters: &Parameters, level: usize) -> usize {
+        2 * parameters.digits(level) * parameters.key_basis(level).len()
+    }
+
+    /// The basis of a key at its level.
+    pub fn basis(&self, parameters: &Parameters) -> Basis {
+        parameters.key_basis(self.level)
+    }
+}
+
+/// Where an evaluator finds keys: a fixed list, a map on a host, a cache over files.
+pub trait KeySource<A: Accelerator>: Sync {
+    /// The key `id` that works at `level`.
+    ///
+    /// # Errors
+    /// [`Error::MissingKey`].
+    fn key(&self, id: KeyId, level: usize) -> Result<&SwitchingKey<A>, Error>;
+}
+
+impl<A: Accelerator> KeySource<A> for [SwitchingKey<A>]
+where
+    A::Limb: Sync,
+{
+    fn key(&self, id: KeyId, level: usize) -> Result<&SwitchingKey<A>, Error> {
+        self.iter().find(|k| k.id == id && k.level >= level).ok_or(Error::MissingKey { id, level })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_merge_to_the_highest_level() {
+        let mut requests = KeyRequests::new();
+        requests.add(KeyId::Relinearization, 3).unwrap();
+        requests.add(KeyId::Relinearization, 7).unwrap();
+        requests.add(KeyId::Relinearization, 5).unwrap();
+        requests.add(KeyId::Galois(1), 5).unwrap();
+        assert_eq!(requests.iter().copied().collect::<heapless::Vec<_, 2>>()[0].level, 7);
+        assert_eq!(requests.len(), 1);
+    }
+
+    #[test]
+    fn rotations_wrap_and_invert() {
+        let n = 1 << 10;
+        assert_eq!(galois_element(n, 0), 1);
+        assert_eq!(galois_element(n, 512), 1);
+        assert_eq!(galois_element(n, -1) * galois_element(n, 1) % (2 * n), 1);
+    }
+}

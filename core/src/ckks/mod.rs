@@ -1,0 +1,13 @@
+//! RNS-CKKS: parameters, the objects that travel, and the two roles.
+
+mod ciphertext;
+mod error;
+mod keys;
+mod parameters;
+mod security;
+
+pub use ciphertext::{Ciphertext, Plaintext, Product};
+pub use error::{Error, ParameterField};
+pub use keys::{KeyId, KeyRequest, KeyRequests, KeySource, MAX_KEYS, SwitchingKey, galois_element};
+pub use parameters::{Parameters, ParametersLiteral, SecretDistribution, Security};
+pub use security::{SECURITY_TABLE, max_log_qp};
