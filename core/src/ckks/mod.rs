@@ -5,6 +5,7 @@ mod error;
 mod keys;
 mod parameters;
 mod security;
+pub mod server;
 
 pub use ciphertext::{Ciphertext, Plaintext, Product};
 pub use error::{Error, ParameterField};
