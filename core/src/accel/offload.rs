@@ -232,7 +232,7 @@ impl<'m, E: NttEngine, A: Accelerator> Offload<'m, E, A> {
         }
         // A basis names special primes from the first one on, so only prefixes can be transformed: limb j gets
         // what all prefixes longer than j add up to, a transform (1) if it is in the set and none (0) if not.
-        let wanted = |j: usize| j < specials.len() && set >> (ordinary + j) & 1 == 1;
+        let wanted = |j: usize| j < basis.special() && set >> (ordinary + j) & 1 == 1;
         for length in (1..=basis.special()).rev() {
             let direction = match (wanted(length - 1), wanted(length)) {
                 (true, false) => direction,

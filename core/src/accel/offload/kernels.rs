@@ -5,7 +5,7 @@
 //! back here.
 
 use super::super::engine::{Direction, NttEngine};
-use super::super::{Accelerator, Error};
+use super::super::{Accelerator, Error, KeyRow};
 use super::Offload;
 use crate::ring::{Basis, ModulusChain};
 
@@ -141,11 +141,11 @@ impl<E: NttEngine + Send, A: Accelerator> Accelerator for Offload<'_, E, A> {
 
     fn inner_product(
         &self,
-        basis: Basis,
-        sum: &mut [A::Limb],
+        level: Basis,
+        sums: [&mut [A::Limb]; 2],
         digits: &[&[A::Limb]],
-        key: &[&[A::Limb]],
+        key: [&[KeyRow<'_, A::Limb>]; 2],
     ) -> Result<(), Error> {
-        self.inner.inner_product(basis, sum, digits, key)
+        self.inner.inner_product(level, sums, digits, key)
     }
 }
