@@ -53,6 +53,11 @@ impl<S: SpiDevice> SpiBus<S> {
         Self { spi }
     }
 
+    /// The device.
+    pub fn device(&mut self) -> &mut S {
+        &mut self.spi
+    }
+
     /// Gives the device back.
     #[must_use]
     pub fn release(self) -> S {
