@@ -131,13 +131,6 @@ impl<'m, S: SlotArithmetic, M: Model> SlotExecutor<'m, S, M> {
         self.model.approximation(site).ok_or(SlotError::NoApproximation(site))
     }
 
-    /// Place of feature `f` of Q, K and V: heads interleaved, so that a turn by
-    /// a multiple of the heads stays within every head.
-    fn interleaved(&self, f: usize) -> usize {
-        let config = self.config();
-        f % config.head_width() * config.heads + f / config.head_width()
-    }
-
     /// The slots of a norm's input hold this many times the meaning: then the
     /// sum of squares is the variance on the polynomial's unit interval, up to
     /// a constant.
@@ -293,7 +286,8 @@ impl<S: SlotArithmetic, M: Model> Executor for SlotExecutor<'_, S, M> {
             _ => {}
         }
         let config = self.config();
-        // The inverse of `interleaved`.
+        // In Q, K and V the heads are interleaved, so that a turn by a multiple
+        // of their number stays within every head.
         let feature = move |place: usize| place % config.heads * config.head_width() + place / config.heads;
         let at = |heads: bool| move |place: usize, _: usize| Some(if heads { feature(place) } else { place });
         let every = x.lanes == Lanes::All;
