@@ -308,6 +308,23 @@ fn shapes_are_checked() {
     });
 }
 
+/// Whoever finds the engine taken works at home; nobody waits, nothing is lost.
+#[test]
+fn threads_share_the_engine() {
+    with_board(BoardConfig::default(), |offload, reference| {
+        std::thread::scope(|scope| {
+            for thread in 0..3 {
+                scope.spawn(move || {
+                    (0..40).for_each(|i| agrees(offload, reference, Basis::new(0, 4, 0), thread << 8 | i))
+                });
+            }
+        });
+        let c = offload.counters();
+        assert_eq!((c.limbs, c.fallbacks, c.mismatches, c.errors), (3 * 40 * 8, 0, 0, 0));
+        assert!(c.verified > 0);
+    });
+}
+
 /// The coarse kernels run on the engine too: they are made of *these* transforms.
 #[test]
 fn coarse_kernels_use_the_engine() {
