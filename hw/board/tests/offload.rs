@@ -2,6 +2,7 @@
 
 mod common;
 
+use common::Liar;
 use proptest::prelude::*;
 use veilformer::accel::engine::{EngineErrorKind, NttEngine};
 use veilformer::accel::{Accelerator, Error, Limbs, Offload, OffloadCounters, OffloadError, Portable};
@@ -358,6 +359,18 @@ proptest! {
             for &(start, len, special) in &bases {
                 let basis = Basis::new(start, len.min(ORDINARY - start), special);
                 agrees(offload, reference, basis, seed);
+            }
+        });
+    }
+
+    /// A link that loses, flips and fails in every register and word: still right, still finite.
+    #[test]
+    fn right_whatever_the_link_does(rate in prop::sample::select(vec![300_u64, 3_000, 30_000, 300_000]), seed: u64) {
+        let board = Board::new(BoardConfig::default());
+        with_bus::<_, u64>(Liar { board, rate: 0, state: seed }, &chain(10, 50), 1, |offload, reference| {
+            offload.with_engine(|e| e.bus().rate = rate);
+            for round in 0..5 {
+                agrees(offload, reference, FULL, round);
             }
         });
     }
