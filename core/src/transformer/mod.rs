@@ -21,6 +21,7 @@ mod embedding;
 mod executor;
 mod forward;
 mod parameters;
+pub mod slots;
 
 pub use backward::{backward, loss_gradient};
 pub use config::{Config, ConfigError, Loss, MAX_LAYERS};
