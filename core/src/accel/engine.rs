@@ -31,8 +31,12 @@
 //! changes nothing in the engine. After any other error from `submit`, `poll` or `collect` the batches in
 //! flight are lost: call [`NttEngine::reset`], which abandons them and keeps the tables.
 //!
+//! **Proof.** [`conformance::run`] checks all of this on any engine.
+//!
 //! **Trust.** None is needed. The host checks every limb that comes back against a secret random linear
 //! functional; an engine that errs is slow, never wrong. Secret-key limbs are never sent.
+
+pub mod conformance;
 
 use core::fmt::Debug;
 use core::task::Poll;

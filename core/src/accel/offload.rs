@@ -14,6 +14,14 @@
 //! The engine is shared by try-lock: while one thread has it, the others transform by themselves.
 //!
 //! An `Offload` is not [`Trusted`](super::Trusted), whatever it wraps: no secret limb reaches the engine.
+//!
+//! ```compile_fail,E0277
+//! use veilformer::accel::{Accelerator, Offload, Trusted, engine::NttEngine};
+//! fn takes_secrets<T: Trusted>() {}
+//! fn leak<'m, E: NttEngine + Send, A: Trusted>() {
+//!     takes_secrets::<Offload<'m, E, A>>();
+//! }
+//! ```
 
 mod desk;
 mod kernels;

@@ -149,3 +149,108 @@ impl From<Error> for CheckError {
         Self::Accelerator(error)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+
+    use super::*;
+    use crate::accel::Portable;
+    use crate::memory::LimbPool;
+    use crate::ring::{ModulusChain, RingTables};
+    use std::{vec, vec::Vec};
+
+    const N: usize = 1 << 10;
+    /// Sizes that take one, two and three pairs; the smallest has 14 bits, so misses can be counted.
+    const PRIMES: [u64; 4] = [12_289, 1_099_511_592_961, 1_073_707_009, 1_125_899_906_826_241];
+
+    fn with_checks(test: impl FnOnce(&Portable<'_, '_, u64, 8>, &[Check<'_>])) {
+        let chain = ModulusChain::new(10, &PRIMES[..2], &PRIMES[2..]).unwrap();
+        let mut table_words = vec![0; RingTables::<u64>::words_needed(&chain)];
+        let tables = RingTables::new(&chain, &mut Arena::new(&mut table_words)).unwrap();
+        let mut pool_words = vec![0; 8 * N];
+        let pool = LimbPool::new(&mut Arena::new(&mut pool_words), N, 8).unwrap();
+        let portable = Portable::new(&tables, &pool).unwrap();
+        let mut words = vec![0; 2 * N * (3 + 2 + 2 + 1)];
+        let mut arena = Arena::new(&mut words);
+        let checks: Vec<Check<'_>> = (0..PRIMES.len())
+            .map(|i| Check::new(&portable, i, &[9; 32], &mut arena, &mut vec![0; N]).ok().unwrap())
+            .collect();
+        assert_eq!(arena.remaining(), 0);
+        test(&portable, &checks);
+    }
+
+    fn residues(q: u64, seed: u64) -> Vec<u64> {
+        (1..=N as u64).map(|i| (i + seed).wrapping_mul(0x9E37_79B9_7F4A_7C15) % q).collect()
+    }
+
+    #[test]
+    fn both_forms_of_a_limb_have_one_image() {
+        with_checks(|portable, checks| {
+            let mut limbs = allocate_limbs(portable, 4).unwrap();
+            let coefficients: Vec<_> = PRIMES.iter().map(|&q| residues(q, q)).collect();
+            for (limb, x) in limbs.iter_mut().zip(&coefficients) {
+                portable.write(limb, x).unwrap();
+            }
+            portable.ntt_forward(Basis::new(0, 2, 2), &mut limbs).unwrap();
+            for ((check, x), limb) in checks.iter().zip(&coefficients).zip(&limbs) {
+                let image = check.image(Side::Coefficients, x);
+                assert!(image != Image::default());
+                assert!(check.accepts(&image, Side::Evaluations, limb.words()));
+                let image = check.image(Side::Evaluations, limb.words());
+                assert!(check.accepts(&image, Side::Coefficients, x));
+            }
+        });
+    }
+
+    #[test]
+    fn one_wrong_or_uncanonical_word_is_seen() {
+        with_checks(|_, checks| {
+            for (check, q) in checks.iter().zip(PRIMES) {
+                let x = residues(q, 1);
+                let image = check.image(Side::Evaluations, &x);
+                for at in 0..N {
+                    let mut y = x.clone();
+                    y[at] = (y[at] + 1) % q;
+                    assert!(!check.accepts(&image, Side::Evaluations, &y));
+                    y[at] = x[at] + q;
+                    assert!(!check.accepts(&image, Side::Evaluations, &y));
+                }
+            }
+        });
+    }
+
+    /// A single pair misses one wrong limb in q; three pairs miss none that a test could ever show.
+    #[test]
+    fn the_miss_rate_is_one_in_q() {
+        with_checks(|_, checks| {
+            let (check, q) = (&checks[0], PRIMES[0]);
+            let zero = Image::default();
+            let (mut single, mut all) = (0, 0);
+            let mut error = vec![0; N];
+            for trial in 0..60_000_u64 {
+                error[0] = 1 + trial % (q - 1);
+                error[1 + (trial % 1000) as usize] = trial.wrapping_mul(0x9E37_79B9_7F4A_7C15) % q;
+                let image = check.image(Side::Evaluations, &error);
+                error[1 + (trial % 1000) as usize] = 0;
+                single += u32::from(image.0[0] == zero.0[0]);
+                all += u32::from(image == zero);
+            }
+            assert!((1..=15).contains(&single), "{single} missed, 4.9 expected");
+            assert_eq!(all, 0);
+        });
+    }
+
+    #[test]
+    fn seeds_and_primes_give_different_pairs() {
+        with_checks(|portable, checks| {
+            let mut words = vec![0; 6 * N];
+            let mut arena = Arena::new(&mut words);
+            let other = Check::new(portable, 0, &[8; 32], &mut arena, &mut vec![0; N]).ok().unwrap();
+            assert_ne!(other.words, checks[0].words);
+            assert_ne!(checks[0].words[..N], checks[0].words[2 * N..3 * N]);
+            drop(other);
+            assert!(words.iter().all(|&w| w == 0), "pairs are wiped");
+        });
+    }
+}

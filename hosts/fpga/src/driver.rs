@@ -92,7 +92,8 @@ pub struct BoardDriver<B> {
 
 impl<B: RegisterBus> BoardDriver<B> {
     /// Opens a board: checks what it is, reads its limits and resets it. A batch is given up after `deadline`
-    /// consecutive polls in which nothing was retired.
+    /// consecutive polls in which nothing was retired, so `deadline` polls must take longer than the longest
+    /// command: on a board with one butterfly per clock, N/2·log2 N clocks at the largest N.
     ///
     /// # Errors
     /// [`DriverError::Magic`], [`DriverError::Version`], [`DriverError::Info`] for what is not such a board,

@@ -103,6 +103,52 @@ pub enum DriverError<E> {
     },
 }
 
+impl<E: core::fmt::Debug> core::fmt::Display for DriverError<E> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Self::Bus(e) => write!(f, "the link to the board failed: {e:?}"),
+            Self::Magic { found } => {
+                write!(f, "no NTT board answers: the magic register reads {found:#010x}")
+            }
+            Self::Version { major, minor } => {
+                write!(
+                    f,
+                    "the board's register map is version {major}.{minor}, which this driver does not speak"
+                )
+            }
+            Self::Info { address, found } => {
+                write!(
+                    f,
+                    "the board's information register {address:#x} reads {found:#010x}, which makes no sense"
+                )
+            }
+            Self::Unsupported { log_n, q } => {
+                write!(f, "the board has no room for N = 2^{log_n} or for the modulus {q}")
+            }
+            Self::Slot { slot } => write!(f, "the board has no table {slot}"),
+            Self::NoTable { slot } => write!(f, "nothing was loaded into table {slot}"),
+            Self::Root { q, psi } => write!(f, "{psi} is no primitive 2N-th root of unity modulo {q}"),
+            Self::BatchSize { limbs, max } => write!(f, "a batch has 1 to {max} limbs, got {limbs}"),
+            Self::Length { limb, words, expected } => {
+                write!(f, "limb {limb} of the batch has {words} words instead of {expected}")
+            }
+            Self::Ticket { found } => write!(f, "batch {found} is not the oldest complete one"),
+            Self::InFlight { batches } => {
+                write!(f, "{batches} batches are in flight; collect them or reset the board first")
+            }
+            Self::Idle => write!(f, "no batch is in flight"),
+            Self::Lost => write!(f, "an earlier error lost the batches in flight; reset the board"),
+            Self::Deadline { polls } => write!(f, "the board retired nothing during {polls} polls"),
+            Self::Fault { bits } => write!(f, "the board stopped; its fault register reads {bits:#x}"),
+            Self::Head { found, tail } => {
+                write!(f, "the board claims {found} commands done where {tail} were posted")
+            }
+        }
+    }
+}
+
+impl<E: core::fmt::Debug> core::error::Error for DriverError<E> {}
+
 impl<E: BusError> EngineError for DriverError<E> {
     fn kind(&self) -> EngineErrorKind {
         match self {

@@ -106,13 +106,18 @@ struct Table {
     twiddles: Vec<u64>,
 }
 
-/// The command in the pipeline.
+/// The command in the pipeline, decoded and latched when it started.
 #[derive(Clone, Copy)]
 struct Running {
+    bank: usize,
+    table: usize,
+    forward: bool,
     /// Clock of its end; `None`: never.
     end: Option<u64>,
     cost: u64,
     dropped: bool,
+    /// Parameters of a table being loaded, latched at the start: modulus and `log2 N`.
+    latched: Option<(u64, u8)>,
 }
 
 /// An NTT board. Time passes only while it is accessed.
@@ -210,12 +215,15 @@ impl Board {
         let word = self.word_at(self.head);
         let (op, at) = (command::OPCODE.of(word), command::BANK.of(word) as u8);
         let slot = command::TABLE.of(word) as usize;
-        let mut fault = 0;
+        let (mut fault, mut latched) = (0, None);
         if at >= self.config.banks {
             fault |= fault::BANK.mask();
         }
         let log_n = match op {
-            opcode::LOAD_TABLE => self.params.get(slot).map(|p| self.checked_log_n(p)),
+            opcode::LOAD_TABLE => self.params.get(slot).map(|p| {
+                latched = self.checked(p);
+                latched.map(|(_, log_n)| log_n)
+            }),
             opcode::NTT_FORWARD | opcode::NTT_INVERSE => {
                 self.tables.get(slot).and_then(Option::as_ref).map(|t| Some(t.log_n))
             }
@@ -231,7 +239,7 @@ impl Board {
         };
         self.fault = fault;
         let Some(Some(log_n)) = log_n.filter(|_| fault == 0) else { return };
-        let loads = op == opcode::LOAD_TABLE;
+        let loads = latched.is_some();
         let cost = if loads { 1 << log_n } else { self.config.timing.transform(log_n) };
         let stuck = self.injector.strikes(FaultKind::Stuck);
         if stuck {
@@ -242,28 +250,34 @@ impl Board {
             self.log(FaultKind::Dropped, at, 0);
         }
         let end = (!stuck).then_some(self.free_at + cost);
-        self.running = Some(Running { end, cost, dropped });
+        self.running = Some(Running {
+            bank: at.into(),
+            table: slot,
+            forward: op == opcode::NTT_FORWARD,
+            end,
+            cost,
+            dropped,
+            latched,
+        });
     }
 
-    fn checked_log_n(&self, params: &[u32; 8]) -> Option<u8> {
+    fn checked(&self, params: &[u32; 8]) -> Option<(u64, u8)> {
         let (q, neg_q_inv, log_n) = unpack(params);
         let c = &self.config;
         let good = q & 1 == 1
             && q >> c.modulus_bits == 0
             && q.wrapping_mul(neg_q_inv) == u64::MAX
             && (u32::from(c.min_log_n)..=u32::from(c.max_log_n)).contains(&log_n);
-        good.then_some(log_n as u8)
+        good.then_some((q, log_n as u8))
     }
 
     /// Ends the running command at clock `end`: its effects appear.
     fn retire(&mut self, running: Running, end: u64) {
-        let word = self.word_at(self.head);
-        let at = command::BANK.of(word) as usize;
-        let slot = command::TABLE.of(word) as usize;
-        match command::OPCODE.of(word) {
-            opcode::LOAD_TABLE => self.load(at, slot),
-            op if !running.dropped => self.transform(at, slot, op == opcode::NTT_FORWARD),
-            _ => {}
+        let (at, slot) = (running.bank, running.table);
+        match running.latched {
+            Some((q, log_n)) => self.load(at, slot, q, log_n),
+            None if running.dropped => {}
+            None => self.transform(at, slot, running.forward),
         }
         self.cycles += running.cost;
         self.free_at = end;
@@ -271,8 +285,7 @@ impl Board {
         self.head = self.head.wrapping_add(1);
     }
 
-    fn load(&mut self, at: usize, slot: usize) {
-        let (q, _, log_n) = unpack(&self.params[slot]);
+    fn load(&mut self, at: usize, slot: usize, q: u64, log_n: u8) {
         // The pipeline multiplies by w and divides by 2^64; the model undoes the form once.
         let r_inv = math::pow(math::pow(2, 64, q), q - 2, q);
         let mut twiddles: Vec<u64> =
@@ -282,7 +295,7 @@ impl Board {
             let word = 1 + self.injector.flip(&mut twiddles[1..], u64::BITS - q.leading_zeros() - 1);
             self.log(FaultKind::WrongTwiddle, at as u8, word);
         }
-        self.tables[slot] = Some(Table { q, log_n: log_n as u8, twiddles });
+        self.tables[slot] = Some(Table { q, log_n, twiddles });
     }
 
     fn transform(&mut self, at: usize, slot: usize, forward: bool) {

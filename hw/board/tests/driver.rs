@@ -138,6 +138,46 @@ fn cycles_and_words_are_counted() {
     assert_eq!(moved.commands - traffic.commands, 3);
 }
 
+/// Two halves of banks: transfer hides behind compute. In steady state a limb costs the longer of the two.
+#[test]
+fn double_buffering_hides_the_transfer() {
+    const BATCHES: u64 = 12;
+    let clocks = |banks: u8, in_flight: usize| {
+        let timing = Timing { word: 3, ..Timing::default() };
+        let mut engine = driver(BoardConfig { banks, timing, ..BoardConfig::default() });
+        let t = table(12, 50, 0);
+        engine.load_table(0, &t).unwrap();
+        let x = limb(&t, 5);
+        let y = reference(&t, Direction::Forward, &x);
+        let start = engine.bus().clock();
+        let (mut sent, mut received) = (0, 0);
+        let mut out = vec![vec![0; 1 << 12]; 4];
+        while received < BATCHES {
+            while sent < BATCHES && sent - received < in_flight as u64 {
+                let Poll::Ready(ticket) =
+                    engine.submit(Direction::Forward, &[Limb { table: 0, words: &x }; 4])
+                else {
+                    panic!("refused")
+                };
+                ticket.unwrap();
+                sent += 1;
+            }
+            if let Poll::Ready(ticket) = engine.poll() {
+                let mut slices: Vec<&mut [u64]> = out.iter_mut().map(Vec::as_mut_slice).collect();
+                engine.collect(ticket.unwrap(), &mut slices).unwrap();
+                assert!(out.iter().all(|o| *o == y));
+                received += 1;
+            }
+        }
+        engine.bus().clock() - start
+    };
+    let (compute, transfer) = (BATCHES * 4 * 24_684, BATCHES * 4 * 2 * 3 * 4096);
+    let (serial, pipelined) = (clocks(8, 1), clocks(8, 2));
+    println!("compute {compute}, transfer {transfer}, one batch at a time {serial}, two {pipelined}");
+    assert!(pipelined < compute.max(transfer) * 11 / 10);
+    assert!(serial > pipelined * 13 / 10);
+}
+
 #[test]
 fn misuse_is_an_argument_error_and_changes_nothing() {
     let mut engine = driver(BoardConfig::default());

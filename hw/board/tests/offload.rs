@@ -2,6 +2,7 @@
 
 mod common;
 
+use common::Liar;
 use proptest::prelude::*;
 use veilformer::accel::engine::{EngineErrorKind, NttEngine};
 use veilformer::accel::{Accelerator, Error, Limbs, Offload, OffloadCounters, OffloadError, Portable};
@@ -308,6 +309,23 @@ fn shapes_are_checked() {
     });
 }
 
+/// Whoever finds the engine taken works at home; nobody waits, nothing is lost.
+#[test]
+fn threads_share_the_engine() {
+    with_board(BoardConfig::default(), |offload, reference| {
+        std::thread::scope(|scope| {
+            for thread in 0..3 {
+                scope.spawn(move || {
+                    (0..40).for_each(|i| agrees(offload, reference, Basis::new(0, 4, 0), thread << 8 | i))
+                });
+            }
+        });
+        let c = offload.counters();
+        assert_eq!((c.limbs, c.fallbacks, c.mismatches, c.errors), (3 * 40 * 8, 0, 0, 0));
+        assert!(c.verified > 0);
+    });
+}
+
 /// The coarse kernels run on the engine too: they are made of *these* transforms.
 #[test]
 fn coarse_kernels_use_the_engine() {
@@ -341,6 +359,18 @@ proptest! {
             for &(start, len, special) in &bases {
                 let basis = Basis::new(start, len.min(ORDINARY - start), special);
                 agrees(offload, reference, basis, seed);
+            }
+        });
+    }
+
+    /// A link that loses, flips and fails in every register and word: still right, still finite.
+    #[test]
+    fn right_whatever_the_link_does(rate in prop::sample::select(vec![300_u64, 3_000, 30_000, 300_000]), seed: u64) {
+        let board = Board::new(BoardConfig::default());
+        with_bus::<_, u64>(Liar { board, rate: 0, state: seed }, &chain(10, 50), 1, |offload, reference| {
+            offload.with_engine(|e| e.bus().rate = rate);
+            for round in 0..5 {
+                agrees(offload, reference, FULL, round);
             }
         });
     }

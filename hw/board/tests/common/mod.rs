@@ -4,7 +4,8 @@
 use std::task::Poll;
 
 use veilformer::accel::engine::{Direction, Limb, NttEngine, Table};
-use veilformer_board::math;
+use veilformer_board::{Board, BoardError, math};
+use veilformer_fpga::RegisterBus;
 
 /// A table modulo the `index`-th prime below `2^bits`.
 pub(crate) fn table(log_n: u8, bits: u32, index: usize) -> Table {
@@ -55,4 +56,79 @@ pub(crate) fn transform<E: NttEngine>(
     let mut slices: Vec<&mut [u64]> = out.iter_mut().map(Vec::as_mut_slice).collect();
     engine.collect(ticket, &mut slices)?;
     Ok(out)
+}
+
+/// A link that lies: it loses writes, flips bits both ways, and fails, at a given rate per million accesses.
+pub(crate) struct Liar {
+    pub(crate) board: Board,
+    pub(crate) rate: u64,
+    pub(crate) state: u64,
+}
+
+enum Lie {
+    None,
+    Flip(u32),
+    Lose,
+    Fail,
+}
+
+impl Liar {
+    fn lie(&mut self) -> Lie {
+        self.state =
+            self.state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let draw = self.state >> 20;
+        if draw % 1_000_000 >= self.rate {
+            return Lie::None;
+        }
+        match (self.state >> 60) % 4 {
+            0 => Lie::Lose,
+            1 => Lie::Fail,
+            _ => Lie::Flip((self.state >> 52) as u32 % 32),
+        }
+    }
+}
+
+const FAILED: BoardError = BoardError::Unmapped { address: u32::MAX };
+
+impl RegisterBus for Liar {
+    type Error = BoardError;
+
+    fn read32(&mut self, address: u32) -> Result<u32, BoardError> {
+        match self.lie() {
+            Lie::None => self.board.read32(address),
+            Lie::Flip(bit) => Ok(self.board.read32(address)? ^ 1 << bit),
+            Lie::Lose => Ok(0),
+            Lie::Fail => Err(FAILED),
+        }
+    }
+
+    fn write32(&mut self, address: u32, value: u32) -> Result<(), BoardError> {
+        match self.lie() {
+            Lie::None => self.board.write32(address, value),
+            Lie::Flip(bit) => self.board.write32(address, value ^ 1 << bit),
+            Lie::Lose => Ok(()),
+            Lie::Fail => Err(FAILED),
+        }
+    }
+
+    fn read_words(&mut self, address: u32, words: &mut [u64]) -> Result<(), BoardError> {
+        let lie = self.lie();
+        self.board.read_words(address, words)?;
+        match lie {
+            Lie::None => {}
+            Lie::Flip(bit) => words[words.len() / 2] ^= 1 << bit,
+            Lie::Lose => words.fill(u64::MAX),
+            Lie::Fail => return Err(FAILED),
+        }
+        Ok(())
+    }
+
+    fn write_words(&mut self, address: u32, words: &[u64]) -> Result<(), BoardError> {
+        match self.lie() {
+            Lie::None => self.board.write_words(address, words),
+            Lie::Flip(bit) => self.board.write_words(address ^ 8 << (bit % 8), words),
+            Lie::Lose => Ok(()),
+            Lie::Fail => Err(FAILED),
+        }
+    }
 }
