@@ -25,6 +25,7 @@
 //! are provided in terms of the fine ones. An accelerator overrides them to
 //! fuse memory passes, and must keep the result.
 
+pub mod conformance;
 pub mod engine;
 mod error;
 mod offload;
