@@ -6,18 +6,25 @@
 //! only be built for a path that this processor has.
 
 mod aligned;
+mod automorphism;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+mod convert;
 mod ntt;
 mod path;
 mod prime;
+mod scalar;
 mod scalar_ntt;
 #[cfg(test)]
 mod tests;
+mod vector;
 
+pub use automorphism::Automorphism;
+pub use convert::{ConvertTable, MAX_SOURCES};
 pub use ntt::NttTable;
 pub use path::{Kernels, OVERRIDE, Path};
 pub use prime::{MAX_BITS, MIN_BITS, Prime};
+pub use vector::MAX_DIGITS;
 
 /// Why a kernel or a table cannot be had.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,6 +44,8 @@ pub enum KernelError {
     UnavailablePath(Path),
     /// Too many or too few limbs for the kernel.
     Count(usize),
+    /// A ring degree that is no power of two from 2^4 to 2^17.
+    Length(usize),
     /// An automorphism's exponent must be odd.
     EvenExponent(usize),
 }
@@ -51,6 +60,7 @@ impl core::fmt::Display for KernelError {
             Self::UnknownPath => write!(f, "VEILFORMER_KERNELS must be scalar, avx2, avx512 or neon"),
             Self::UnavailablePath(path) => write!(f, "this processor cannot run the {path} kernels"),
             Self::Count(count) => write!(f, "{count} limbs are outside what the kernel takes"),
+            Self::Length(degree) => write!(f, "{degree} is no ring degree from 2^4 to 2^17"),
             Self::EvenExponent(exponent) => write!(f, "automorphism exponent {exponent} is even"),
         }
     }

@@ -33,7 +33,7 @@ pub struct Prime {
 impl Prime {
     /// Precomputes the constants of `q`; refuses an even modulus or one outside `(2^20, 2^50)`.
     pub fn new(q: u64) -> Result<Self, KernelError> {
-        if q <= 1 << MIN_BITS || q >= 1 << MAX_BITS || q % 2 == 0 {
+        if q <= 1 << MIN_BITS || q >= 1 << MAX_BITS || q.is_multiple_of(2) {
             return Err(KernelError::Modulus(q));
         }
         let bits = 64 - q.leading_zeros();
@@ -124,7 +124,7 @@ impl Prime {
     /// A primitive `2N`-th root of unity: `g^((q−1)/2N)` for the smallest quadratic non-residue `g ≥ 2`.
     pub fn root(&self, degree: usize) -> Result<u64, KernelError> {
         let order = 2 * degree as u64;
-        if !degree.is_power_of_two() || (self.q - 1) % order != 0 {
+        if !degree.is_power_of_two() || !(self.q - 1).is_multiple_of(order) {
             return Err(KernelError::Degree { degree, modulus: self.q });
         }
         // The least non-residue of a prime below 2^50 is tiny; a composite modulus may have none.
@@ -139,9 +139,11 @@ impl Prime {
         (((w as u128) << 64) / self.q as u128) as u64
     }
 
-    /// A fixed canonical factor ready for 52-bit Montgomery: `(w · 2^52 mod q, that · q^−1 mod 2^52)`.
+    /// A fixed canonical factor ready for 52-bit Montgomery: `(−w · 2^52 mod q, that · q^−1 mod 2^52)`.
+    ///
+    /// The sign makes `hi(y·that'·q) − hi(y·that) ≡ y·w`, the order in which multiply-accumulate needs no copies.
     pub(crate) const fn montgomery(&self, w: u64) -> (u64, u64) {
-        let factor = (((w as u128) << 52) % self.q as u128) as u64;
+        let factor = (((self.negate(w) as u128) << 52) % self.q as u128) as u64;
         (factor, factor.wrapping_mul(self.inverse52) & MASK52)
     }
 }

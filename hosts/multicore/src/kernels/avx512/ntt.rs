@@ -14,10 +14,7 @@ use core::arch::x86_64::*;
 use super::super::KernelError;
 use super::super::aligned::AlignedWords;
 use super::super::prime::{Prime, bit_reverse};
-use super::{Modulus, V, load, product, reduce_once, splat_pair, store, tail};
-
-/// log2 of the words of a block that stays in L1 with its tables (32 KiB).
-const BLOCK_LOG: u32 = 12;
+use super::{Modulus, V, butterfly, load, product, reduce_once, splat_pair, store, sum_and_difference, tail};
 
 /// Smallest log2 N: one block of the tail.
 pub(crate) const MIN_LOG: u32 = 6;
@@ -43,7 +40,8 @@ pub(crate) struct Table {
     tail: tail::Table,
 }
 
-/// How many stages each pass takes, and how many passes come before the blocks.
+/// How many stages each pass takes, and how many passes come before the blocks of at most 2^12 words (32 KiB),
+/// which stay in L1 with their tables.
 fn plan(log: u32) -> (&'static [u32], usize) {
     match log - MIN_LOG {
         0 => (&[], 0),
@@ -200,7 +198,7 @@ impl Table {
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
 fn forward_group<const LAZY: bool, const R: usize>(c: &Modulus, words: &mut [u64], twiddles: &[u64]) {
     let stride = words.len() / R;
-    assert!(stride % 8 == 0 && twiddles.len() >= 2 * (R - 1));
+    assert!(stride.is_multiple_of(8) && twiddles.len() >= 2 * (R - 1));
     // SAFETY: the assertion covers R − 1 pairs.
     let w: [[V; 2]; 15] =
         core::array::from_fn(|k| unsafe { splat_pair(twiddles.as_ptr().add(2 * k.min(R - 2))) });
@@ -232,15 +230,8 @@ pub(super) fn forward_stages<const LAZY: bool, const R: usize>(c: &Modulus, v: &
             let w = w[(1 << stage) - 1 + group];
             for a in 2 * half * group..2 * half * group + half {
                 let b = a + half;
-                if LAZY {
-                    let t = product(c, c.zero, v[b], w);
-                    (v[a], v[b]) = (_mm512_add_epi64(v[a], t), _mm512_sub_epi64(v[a], t));
-                } else {
-                    let x = reduce_once(v[a], c.q2);
-                    let t = product(c, c.q, v[b], w);
-                    v[a] = _mm512_add_epi64(x, t);
-                    v[b] = _mm512_sub_epi64(_mm512_add_epi64(x, c.q2), t);
-                }
+                (v[a], v[b]) =
+                    if LAZY { sum_and_difference(c, v[a], v[b], w) } else { butterfly(c, v[a], v[b], w) };
             }
         }
     }
@@ -251,7 +242,7 @@ pub(super) fn forward_stages<const LAZY: bool, const R: usize>(c: &Modulus, v: &
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
 fn inverse_group<const LAST: bool, const R: usize>(c: &Modulus, words: &mut [u64], twiddles: &[u64]) {
     let stride = words.len() / R;
-    assert!(stride % 8 == 0 && twiddles.len() >= 2 * (R - 1));
+    assert!(stride.is_multiple_of(8) && twiddles.len() >= 2 * (R - 1));
     // SAFETY: the assertion covers R − 1 pairs.
     let w: [[V; 2]; 15] =
         core::array::from_fn(|k| unsafe { splat_pair(twiddles.as_ptr().add(2 * k.min(R - 2))) });

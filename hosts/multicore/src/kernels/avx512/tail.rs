@@ -11,7 +11,7 @@ use core::arch::x86_64::*;
 use super::super::aligned::AlignedWords;
 use super::super::prime::{Prime, bit_reverse};
 use super::ntt::{forward_stages, inverse_stages};
-use super::{Modulus, V, load, load_pair, product, reduce_once, splat_pair, store};
+use super::{Modulus, V, butterfly, load, load_pair, product, reduce_once, splat_pair, store};
 
 /// Words of a block.
 const BLOCK: usize = 64;
@@ -90,8 +90,6 @@ impl Table {
         let fixed = fixed.as_ptr().cast::<u64>();
         // SAFETY: the table has ten pairs of vectors.
         let (two, one) = unsafe { (load_pair(fixed.add(128)), load_pair(fixed.add(144))) };
-        // Sums and differences of the twisted lanes stay non-negative with this much added.
-        let bound = if LAZY { c.q2 } else { c.q };
         for (index, words) in words.as_chunks_mut::<BLOCK>().0.iter_mut().enumerate() {
             let entry = blocks[(first + index) * ENTRY..][..ENTRY].as_ptr();
             let base = words.as_mut_ptr();
@@ -110,20 +108,21 @@ impl Table {
                     // SAFETY: pair g of the fixed table.
                     *v = product(c, c.q, *v, unsafe { load_pair(fixed.add(16 * g)) });
                 }
-                *v = if LAZY {
-                    product(c, c.q, *v, d)
-                } else {
-                    let t = product(c, c.zero, *v, d);
-                    _mm512_min_epu64(t, _mm512_add_epi64(t, c.q))
-                };
+                *v = product(c, c.q, *v, d);
             }
-            for pair in 0..4 {
-                let (x, y) = cyclic(c, bound, v[2 * pair], v[2 * pair + 1], two, one);
-                // SAFETY: 16·pair + 16 ≤ 64 words.
-                unsafe {
-                    store(base.add(16 * pair), x);
-                    store(base.add(16 * pair + 8), y);
-                }
+            for (k, v) in v.into_iter().enumerate() {
+                // SAFETY: base has 64 words.
+                unsafe { store(base.add(8 * k), v) };
+            }
+        }
+        // A loop of its own: the chain through all six stages is longer than the processor looks ahead.
+        for words in words.as_chunks_mut::<16>().0 {
+            let base = words.as_mut_ptr();
+            // SAFETY: base has sixteen words.
+            unsafe {
+                let (x, y) = cyclic(c, load(base), load(base.add(8)), two, one);
+                store(base, x);
+                store(base.add(8), y);
             }
         }
     }
@@ -138,19 +137,27 @@ impl Table {
         let fixed = fixed.as_ptr().cast::<u64>();
         // SAFETY: the table has ten pairs of vectors.
         let (two, one) = unsafe { (load_pair(fixed.add(128)), load_pair(fixed.add(144))) };
+        for words in words.as_chunks_mut::<16>().0 {
+            let base = words.as_mut_ptr();
+            // SAFETY: base has sixteen words.
+            unsafe {
+                let (x, y) = cyclic_inverse(c, load(base), load(base.add(8)), two, one);
+                store(base, x);
+                store(base.add(8), y);
+            }
+        }
         for (index, words) in words.as_chunks_mut::<BLOCK>().0.iter_mut().enumerate() {
             let entry = blocks[(self.count - 1 - first - index) * ENTRY..][..ENTRY].as_ptr();
             let base = words.as_mut_ptr();
-            // SAFETY: entry has 24 words.
-            let (w, d): ([[V; 2]; 7], V) =
-                unsafe { (core::array::from_fn(|k| splat_pair(entry.add(2 * k))), load(entry.add(16))) };
+            // SAFETY: base has 64 words, entry 24.
+            let (mut v, w, d): ([V; 8], [[V; 2]; 7], V) = unsafe {
+                (
+                    core::array::from_fn(|k| load(base.add(8 * k))),
+                    core::array::from_fn(|k| splat_pair(entry.add(2 * k))),
+                    load(entry.add(16)),
+                )
+            };
             let d = [d, _mm512_madd52lo_epu64(c.zero, d, inverse52)];
-            let mut v = [c.zero; 8];
-            for pair in 0..4 {
-                // SAFETY: base has 64 words.
-                let (x, y) = unsafe { (load(base.add(16 * pair)), load(base.add(16 * pair + 8))) };
-                (v[2 * pair], v[2 * pair + 1]) = cyclic_inverse(c, x, y, two, one);
-            }
             for (g, v) in v.iter_mut().enumerate() {
                 // SAFETY: pair g of the fixed table.
                 *v = product(c, c.q, *v, unsafe { load_pair(fixed.add(16 * g)) });
@@ -172,37 +179,26 @@ fn push_pair(prime: &Prime, words: &mut Vec<u64>, lane: impl Fn(usize) -> u64) {
 }
 
 /// Two cyclic transforms of length 8, one per vector, natural order in, bit-reversed out.
-/// In `[0, bound)`, with `bound` q or 2q; canonical out.
+/// In `[0, 2q)`, canonical out.
 #[inline]
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-fn cyclic(c: &Modulus, bound: V, a: V, b: V, two: [V; 2], one: [V; 2]) -> (V, V) {
+fn cyclic(c: &Modulus, a: V, b: V, two: [V; 2], one: [V; 2]) -> (V, V) {
     // Distance 4: a0-3 b0-3 against a4-7 b4-7.
     let x = _mm512_shuffle_i64x2::<0x44>(a, b);
     let y = _mm512_shuffle_i64x2::<0xEE>(a, b);
     let sum = _mm512_add_epi64(x, y);
-    let difference = _mm512_sub_epi64(_mm512_add_epi64(x, bound), y);
-    // Distance 2: a01 b01 a45 b45 against a23 b23 a67 b67; below 2·bound.
+    let difference = _mm512_sub_epi64(_mm512_add_epi64(x, c.q2), y);
+    // Distance 2: a01 b01 a45 b45 against a23 b23 a67 b67, both in [0, 4q).
     let x = _mm512_shuffle_i64x2::<0x88>(sum, difference);
     let y = _mm512_shuffle_i64x2::<0xDD>(sum, difference);
-    let t = product(c, c.q, y, two);
-    let p = _mm512_add_epi64(x, t);
-    let r = _mm512_sub_epi64(_mm512_add_epi64(x, c.q2), t);
-    // Distance 1: a02 b02 a46 b46 against a13 b13 a57 b57; below 2·bound + 2q.
-    let x = _mm512_unpacklo_epi64(p, r);
-    let y = _mm512_unpackhi_epi64(p, r);
-    let t = product(c, c.q, y, one);
-    let even = canonical8(c, _mm512_add_epi64(x, t));
-    let odd = canonical8(c, _mm512_sub_epi64(_mm512_add_epi64(x, c.q2), t));
+    let (p, r) = butterfly(c, x, y, two);
+    // Distance 1: a02 b02 a46 b46 against a13 b13 a57 b57.
+    let (even, odd) = butterfly(c, _mm512_unpacklo_epi64(p, r), _mm512_unpackhi_epi64(p, r), one);
+    let even = reduce_once(reduce_once(even, c.q2), c.q);
+    let odd = reduce_once(reduce_once(odd, c.q2), c.q);
     let first = _mm512_setr_epi64(0, 8, 1, 9, 4, 12, 5, 13);
     let second = _mm512_setr_epi64(2, 10, 3, 11, 6, 14, 7, 15);
     (_mm512_permutex2var_epi64(even, first, odd), _mm512_permutex2var_epi64(even, second, odd))
-}
-
-/// `[0, 8q)` to `[0, q)`.
-#[inline]
-#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-fn canonical8(c: &Modulus, x: V) -> V {
-    reduce_once(reduce_once(reduce_once(x, c.q4), c.q2), c.q)
 }
 
 /// Eight times the inverse of [`cyclic`]; canonical in, `[0, 4q)` out.

@@ -1,6 +1,8 @@
 //! Every kernel on every available path against the scalar path and against a naive oracle.
 
+mod convert;
 mod ntt;
+mod vector;
 
 use super::{Kernels, Path, Prime};
 
