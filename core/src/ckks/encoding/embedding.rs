@@ -71,7 +71,7 @@ impl<'a, R: Real> Embedding<'a, R> {
             for j in 0..half {
                 let (cosine, sine) = root::<R>(power, log_order);
                 (cosines[half + j], sines[half + j]) = (cosine.store(), sine.store());
-                power = power * 5 & ((1 << log_order) - 1);
+                power = (power * 5) & ((1 << log_order) - 1);
             }
             half *= 2;
         }

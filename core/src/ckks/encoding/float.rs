@@ -122,7 +122,7 @@ impl<'a> Encoder<'a> {
         if fits {
             return Ok(());
         }
-        let index = scratch.iter().position(|v| !((v * factor).abs() < BOUND)).unwrap_or(0);
+        let index = scratch.iter().position(|v| (v * factor).abs() >= BOUND || v.is_nan()).unwrap_or(0);
         Err(Error::NotEncodable { index })
     }
 
