@@ -2,8 +2,9 @@
 
 use super::SlotArithmetic;
 use crate::accel::{Accelerator, Evaluations, Polynomial};
+use crate::ckks::encoding::Encoder;
 use crate::ckks::server::{BabyGiant, DiagonalSource, Evaluator};
-use crate::ckks::{Ciphertext, Encoder, Error, KeySource, Plaintext};
+use crate::ckks::{Ciphertext, Error, KeySource, Plaintext};
 use crate::ring::Basis;
 
 /// Memory for encoding known vectors.
@@ -29,7 +30,8 @@ impl<'a> Scratch<'a> {
         let (values, rest) = reals.split_at_mut_checked(degree / 2).ok_or(Error::Length { have, need })?;
         let work = rest.get_mut(..degree).ok_or(Error::Length { have, need })?;
         let have = coefficients.len();
-        let coefficients = coefficients.get_mut(..degree).ok_or(Error::Length { have, need: need_integers })?;
+        let coefficients =
+            coefficients.get_mut(..degree).ok_or(Error::Length { have, need: need_integers })?;
         Ok(Self { values, work, coefficients })
     }
 }
@@ -120,11 +122,7 @@ impl<A: Accelerator, K: KeySource<A> + ?Sized> SlotArithmetic for EncryptedSlots
         self.evaluator.negate_assign(x)
     }
 
-    fn add_known_assign(
-        &mut self,
-        x: &mut Ciphertext<A>,
-        known: &dyn Fn(usize) -> f64,
-    ) -> Result<(), Error> {
+    fn add_known_assign(&mut self, x: &mut Ciphertext<A>, known: &dyn Fn(usize) -> f64) -> Result<(), Error> {
         self.fill(known);
         let scale = x.scale(self.evaluator.parameters());
         let (accelerator, basis) = (self.evaluator.accelerator(), Basis::level(x.level()));
