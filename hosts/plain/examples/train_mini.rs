@@ -78,9 +78,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     penalties.set(Site::FinalNorm, env("L3", 0.8), env("H3", 2.0));
     penalties.set(Site::Tanh, -env("Z", 2.0), env("Z", 2.0));
     let budget = |site| match site {
-        Site::Kernel(_) => Budget { degree: 7, squarings: 2, margin: 1.5 },
-        Site::Gate(_) => Budget { degree: 15, squarings: 0, margin: 1.5 },
-        Site::Tanh => Budget { degree: 15, squarings: 0, margin: 1.5 },
+        Site::Kernel(_) => Budget { degree: 7, squarings: 1, margin: 1.5 },
+        Site::Gate(_) => Budget { degree: env("DG", 31), squarings: 0, margin: 1.5 },
+        Site::Tanh => Budget { degree: env("DT", 7), squarings: 0, margin: 1.5 },
         _ => Budget { degree: 7, squarings: 0, margin: 1.5 },
     };
     let options = Options {

@@ -1,6 +1,7 @@
 //! Plaintext side of Veilformer: f64 executors, trainer, polynomial calibration, planner.
 pub mod data;
 pub mod executor;
+pub mod fold;
 pub mod gradient;
 pub mod model;
 pub mod optimizer;
