@@ -6,9 +6,9 @@ use veilformer_plain::executor::{Functions, PlainExecutor};
 use veilformer_plain::fold::fold;
 use veilformer_plain::parameters::Parameters;
 use veilformer_plain::random::Random;
+use veilformer_plain::run::{Example, embed, observe};
 use veilformer_plain::sites::{Approximations, Budget};
 use veilformer_plain::tokenizer::Sequence;
-use veilformer_plain::train::{Example, embed, observe};
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
