@@ -8,8 +8,14 @@
 mod aligned;
 mod automorphism;
 #[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
 mod avx512;
 mod convert;
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+mod float;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 mod ntt;
 mod path;
 mod prime;
