@@ -5,6 +5,7 @@
 //! [`Path::Scalar`]. Unsafe code lives only in the leaves, one per instruction set, behind [`Kernels`], which can
 //! only be built for a path that this processor has.
 
+#[cfg(target_arch = "x86_64")]
 mod aligned;
 mod automorphism;
 #[cfg(target_arch = "x86_64")]

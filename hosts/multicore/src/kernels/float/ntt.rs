@@ -86,16 +86,17 @@ impl Table {
         while groups < degree / 4 {
             for (group, words) in x.chunks_exact_mut(degree / groups).enumerate() {
                 let first = groups + group;
-                let w = [first, 2 * first, 2 * first + 1].map(|k| table.splat(s, k));
+                let w = [table.splat(s, first), table.splat(s, 2 * first), table.splat(s, 2 * first + 1)];
                 columns(s, words, |v| forward_four(field, v, w));
             }
             groups *= 4;
         }
         for (block, words) in x.as_chunks_mut::<16>().0.iter_mut().enumerate() {
-            let w = [degree / 16 + block, degree / 8 + 2 * block, degree / 8 + 2 * block + 1];
+            let (first, second) = (degree / 16 + block, degree / 8 + 2 * block);
+            let w = [table.load(s, first), table.load(s, second), table.load(s, second + 1)];
             let lines = words.as_chunks_mut::<4>().0;
-            let v = s.transpose(core::array::from_fn(|k| s.get(&lines[k])));
-            let v = s.transpose(forward_four(field, v, w.map(|k| table.load(s, k))));
+            let v = s.transpose([s.get(&lines[0]), s.get(&lines[1]), s.get(&lines[2]), s.get(&lines[3])]);
+            let v = s.transpose(forward_four(field, v, w));
             for (line, v) in lines.iter_mut().zip(v) {
                 s.write_words(line, field.lift(field.reduce(v)));
             }
@@ -110,12 +111,13 @@ impl Table {
         assert_eq!(x.len(), degree, "a limb has N words");
         let field = Field::new(s, prime);
         for (block, words) in x.as_chunks_mut::<16>().0.iter_mut().enumerate() {
-            let w = [degree / 16 + block, degree / 8 + 2 * block, degree / 8 + 2 * block + 1];
+            let (first, second) = (degree / 16 + block, degree / 8 + 2 * block);
+            let w = [table.load(s, first), table.load(s, second), table.load(s, second + 1)];
             let lines = words.as_chunks_mut::<4>().0;
-            let v = s.transpose(core::array::from_fn(|k| s.read_words(&lines[k])));
             // Canonical numbers are too long for two stages without a reduction.
-            let v = v.map(|v| field.reduce(v));
-            let v = s.transpose(inverse_four(field, v, w.map(|k| table.load(s, k))));
+            let read = |k: usize| field.reduce(s.read_words(&lines[k]));
+            let v = s.transpose([read(0), read(1), read(2), read(3)]);
+            let v = s.transpose(inverse_four(field, v, w));
             for (line, v) in lines.iter_mut().zip(v) {
                 s.set(line, v);
             }
@@ -125,7 +127,7 @@ impl Table {
             groups /= 4;
             for (group, words) in x.chunks_exact_mut(degree / groups).enumerate() {
                 let first = groups + group;
-                let w = [first, 2 * first, 2 * first + 1].map(|k| table.splat(s, k));
+                let w = [table.splat(s, first), table.splat(s, 2 * first), table.splat(s, 2 * first + 1)];
                 columns(s, words, |v| inverse_four(field, v, w));
             }
         }
