@@ -16,3 +16,4 @@ pub mod accel;
 pub mod ckks;
 pub mod memory;
 pub mod ring;
+pub mod wire;
