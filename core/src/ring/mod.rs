@@ -10,6 +10,8 @@ mod convert;
 mod modulus;
 mod ntt;
 mod prime;
+pub mod sampling;
+mod stream;
 mod word;
 
 pub use basis::Basis;
@@ -18,4 +20,5 @@ pub use convert::{Converter, MAX_SOURCES};
 pub use modulus::Modulus;
 pub use ntt::{NttTable, RingTables, automorphism_index, bit_reverse};
 pub use prime::{is_prime, prime_near, primes_below};
+pub use stream::{BLOCK_WORDS, Block, PublicSeed, Purpose, SecretSeed, Stream, StreamId};
 pub use word::Word;
