@@ -5,7 +5,7 @@
 //! accidents; whoever can write a file can also write its checksums.
 
 use super::error::Part;
-use super::header::{Expected, HEADER_LEN, Header, Kind};
+use super::header::{Expected, HEADER_LEN, Header, Kind, Secrets};
 use super::{Error, Sink, Source, TRAILER_LEN};
 use crate::ring::{Modulus, Word};
 use xxhash_rust::xxh3::Xxh3;
@@ -115,17 +115,17 @@ impl<S: Source> Reader<S> {
     /// [`Error::SecretNotAllowed`], [`Error::Kind`], [`Error::Field`]; [`Error::Truncated`]
     /// as soon as a check lacks its bytes.
     pub fn header(&mut self) -> Result<Header, Error> {
-        let header = self.any_header()?;
-        if header.kind.is_secret() { Err(Error::SecretNotAllowed) } else { Ok(header) }
+        self.header_with(Secrets::Refuse)
     }
 
-    pub(super) fn any_header(&mut self) -> Result<Header, Error> {
+    pub(super) fn header_with(&mut self, secrets: Secrets) -> Result<Header, Error> {
         if let Some((_, header)) = self.next {
-            return Ok(header);
+            let refused = header.kind.is_secret() && secrets == Secrets::Refuse;
+            return if refused { Err(Error::SecretNotAllowed) } else { Ok(header) };
         }
         let mut bytes = [0; HEADER_LEN];
         let count = fill(&mut self.source, &mut bytes)?;
-        let header = Header::decode(&bytes[..count])?;
+        let header = Header::decode(&bytes[..count], secrets)?;
         self.next = Some((bytes, header));
         Ok(header)
     }
@@ -141,7 +141,7 @@ impl<S: Source> Reader<S> {
         if let Some(bytes) = self.source.remaining() {
             return Ok(bytes == 0);
         }
-        match self.any_header() {
+        match self.header() {
             Ok(_) => Ok(false),
             Err(Error::Truncated { have: 0, .. }) => Ok(true),
             Err(error) => Err(error),
@@ -187,14 +187,14 @@ impl<S: Source> Reader<S> {
 
     /// The next header, checked against what the caller expects up to the level.
     pub(super) fn expect(&mut self, kind: Kind, expected: &Expected<'_>) -> Result<Header, Error> {
-        let header = if kind.is_secret() { self.any_header()? } else { self.header()? };
+        let header = self.header_with(if kind.is_secret() { Secrets::Accept } else { Secrets::Refuse })?;
         header.expect(kind, expected)?;
         Ok(header)
     }
 
     /// Enters the payload, which must have `need` bytes, if the source can hold it.
     pub(super) fn payload(&mut self, need: u64) -> Result<ObjectReader<'_, S>, Error> {
-        self.any_header()?;
+        // Every caller has looked at the header first.
         let Some((bytes, header)) = self.next.take() else { return Err(Error::NotOurs) };
         header.expect_payload(need)?;
         let (head, total) = (HEADER_LEN as u64, header.object_len());

@@ -120,10 +120,7 @@ impl Header {
     /// Checks, in this order: magic, version, checksum, kind, flags, reserved
     /// bytes. `bytes` may be what there was of a cut header: what can be said
     /// of it is said before [`Error::Truncated`].
-    ///
-    /// # Errors
-    /// The first check that fails.
-    pub fn decode(bytes: &[u8]) -> Result<Self, Error> {
+    pub(super) fn decode(bytes: &[u8], secrets: Secrets) -> Result<Self, Error> {
         let have = bytes.len().min(MAGIC.len());
         if bytes[..have] != MAGIC[..have] {
             return Err(Error::NotOurs);
@@ -143,8 +140,8 @@ impl Header {
         }
         let code = u16::from_le_bytes(*take(bytes, &mut at).ok_or(cut)?);
         let kind = match Kind::from_code(code) {
+            _ if code & SECRET != 0 && secrets == Secrets::Refuse => return Err(Error::SecretNotAllowed),
             Some(kind) => kind,
-            None if code & SECRET != 0 => return Err(Error::SecretNotAllowed),
             None => return Err(Error::Kind { have: code, expected: None }),
         };
         let flags = u32::from_le_bytes(*take(bytes, &mut at).ok_or(cut)?);
@@ -209,6 +206,13 @@ impl Header {
             _ => Ok(()),
         }
     }
+}
+
+/// Whether secret kinds may be read.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Secrets {
+    Refuse,
+    Accept,
 }
 
 /// What an object must agree with.
