@@ -25,11 +25,15 @@
 //! are provided in terms of the fine ones. An accelerator overrides them to
 //! fuse memory passes, and must keep the result.
 
+pub mod engine;
 mod error;
+mod offload;
 mod polynomial;
 mod portable;
+mod verify;
 
 pub use error::{Error, ErrorKind};
+pub use offload::{Offload, OffloadCounters, OffloadError};
 pub use polynomial::{Coefficients, Evaluations, Form, Limbs, Polynomial};
 pub use portable::Portable;
 
@@ -185,7 +189,6 @@ pub trait Accelerator: Sync + Sized {
     ) -> Result<(), Error> {
         let (first, end) = (digit.start(), digit.start() + digit.len());
         let special = out.len().saturating_sub(level.len());
-        check(level.len() + special, out.len())?;
         check(level.len(), x.len())?;
         check(digit.len(), coefficients.len())?;
         let (head, tail) = out.split_at_mut(end);
@@ -202,21 +205,23 @@ pub trait Accelerator: Sync + Sized {
         Ok(())
     }
 
-    /// sum = Σ_d digits\[d\] ⊙ key\[d\] for one half of a key, evaluation form.
+    /// sums\[h\] = Σ_d digits\[d\] ⊙ key\[h\]\[d\] for both halves h of a key, over
+    /// `level` ∪ P, evaluation form.
     fn inner_product(
         &self,
-        basis: Basis,
-        sum: &mut [Self::Limb],
+        level: Basis,
+        sums: [&mut [Self::Limb]; 2],
         digits: &[&[Self::Limb]],
-        key: &[&[Self::Limb]],
+        key: [&[KeyRow<'_, Self::Limb>]; 2],
     ) -> Result<(), Error> {
-        check(digits.len(), key.len())?;
-        let (Some((first, digits)), Some((half, key))) = (digits.split_first(), key.split_first()) else {
-            return self.clear(sum);
-        };
-        self.copy(sum, first)?;
-        self.multiply_assign(basis, sum, half)?;
-        digits.iter().zip(key).try_for_each(|(digit, half)| self.multiply_add(basis, sum, digit, half))
+        for (sum, half) in sums.into_iter().zip(key) {
+            check(digits.len(), half.len())?;
+            self.clear(sum)?;
+            for (digit, row) in digits.iter().zip(half) {
+                multiply_add_row(self, level, sum, digit, row)?;
+            }
+        }
+        Ok(())
     }
 
     /// Divides by the primes of `drop` with rounding: x over `keep` then
@@ -246,29 +251,58 @@ pub trait Accelerator: Sync + Sized {
         level: Basis,
         digit_size: usize,
         x: &[Self::Limb],
-        key: [&[&[Self::Limb]]; 2],
+        key: [&[KeyRow<'_, Self::Limb>]; 2],
         sums: [&mut [Self::Limb]; 2],
     ) -> Result<(), Error> {
-        let basis = level.with_special(sums[0].len().saturating_sub(level.len()));
-        check(basis.len(), sums[0].len())?;
-        check(basis.len(), sums[1].len())?;
         let [sum0, sum1] = sums;
         self.clear(sum0)?;
         self.clear(sum1)?;
-        let mut raised: Limbs<Self> = polynomial::allocate_limbs(self, basis.len())?;
+        let mut raised: Limbs<Self> = polynomial::allocate_limbs(self, sum0.len())?;
         for (d, digit) in digits(level, digit_size).enumerate() {
             let mut coefficients: Limbs<Self> = polynomial::allocate_limbs(self, digit.len())?;
             self.copy(&mut coefficients, &x[digit.start()..digit.start() + digit.len()])?;
             self.ntt_inverse(digit, &mut coefficients)?;
             self.mod_up(level, digit, x, &coefficients, &mut raised)?;
-            let [Some(k0), Some(k1)] = key.map(|half| half.get(d)) else {
+            let [Some(row0), Some(row1)] = key.map(|half| half.get(d)) else {
                 return Err(Error::Shape { have: key[0].len(), need: d + 1 });
             };
-            self.multiply_add(basis, sum0, &raised, k0)?;
-            self.multiply_add(basis, sum1, &raised, k1)?;
+            multiply_add_row(self, level, sum0, &raised, row0)?;
+            multiply_add_row(self, level, sum1, &raised, row1)?;
         }
         Ok(())
     }
+}
+
+/// One half of one digit of a key, trimmed to Q_level ∪ P.
+pub struct KeyRow<'a, L> {
+    /// The limbs of q_0 … q_level.
+    pub ordinary: &'a [L],
+    /// The limbs of P.
+    pub special: &'a [L],
+}
+
+impl<'a, L> KeyRow<'a, L> {
+    /// Limb `i` of the row.
+    pub fn limb(&self, i: usize) -> Option<&'a L> {
+        self.ordinary.get(i).or_else(|| self.special.get(i.checked_sub(self.ordinary.len())?))
+    }
+}
+
+/// sum += digit ⊙ row over `level` ∪ P.
+fn multiply_add_row<A: Accelerator>(
+    accelerator: &A,
+    level: Basis,
+    sum: &mut [A::Limb],
+    digit: &[A::Limb],
+    row: &KeyRow<'_, A::Limb>,
+) -> Result<(), Error> {
+    check(level.len(), row.ordinary.len())?;
+    check(sum.len(), row.ordinary.len() + row.special.len())?;
+    check(sum.len(), digit.len())?;
+    let (sum_q, sum_p) = sum.split_at_mut(level.len());
+    let (digit_q, digit_p) = digit.split_at(level.len());
+    accelerator.multiply_add(level, sum_q, digit_q, row.ordinary)?;
+    accelerator.multiply_add(Basis::new(0, 0, row.special.len()), sum_p, digit_p, row.special)
 }
 
 /// An accelerator whose memory is this process's own and whose kernels run in

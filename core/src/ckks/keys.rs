@@ -1,7 +1,7 @@
 //! Public evaluation keys, and the lists that say which are needed.
 
 use super::{Error, Parameters};
-use crate::accel::{Accelerator, Evaluations, MAX_DIGITS, Polynomial};
+use crate::accel::{Accelerator, Evaluations, KeyRow, MAX_DIGITS, Polynomial};
 use crate::ring::Basis;
 
 /// Most keys in one list of requests.
@@ -115,6 +115,7 @@ impl KeyRequests {
 pub struct SwitchingKey<A: Accelerator> {
     id: KeyId,
     level: usize,
+    digit_size: usize,
     digits: heapless::Vec<[Polynomial<A, Evaluations>; 2], MAX_DIGITS>,
 }
 
@@ -134,7 +135,7 @@ impl<A: Accelerator> SwitchingKey<A> {
         if fitting != need || digits.len() != need {
             return Err(Error::Length { have: fitting, need });
         }
-        Ok(Self { id, level, digits })
+        Ok(Self { id, level, digit_size: parameters.digit_size(), digits })
     }
 
     /// Which key.
@@ -152,11 +153,18 @@ impl<A: Accelerator> SwitchingKey<A> {
         &self.digits
     }
 
-    /// Limbs of half `half` of digit `d`, as (ordinary up to `level`, special).
-    pub(crate) fn limbs_at(&self, half: usize, d: usize, level: usize) -> (&[A::Limb], &[A::Limb]) {
-        let polynomial = &self.digits[d][half];
-        let ordinary = polynomial.basis().ordinary();
-        (&polynomial.limbs()[..level + 1], &polynomial.limbs()[ordinary..])
+    /// The rows of both halves, trimmed to `level`.
+    pub(crate) fn rows(&self, level: usize) -> [heapless::Vec<KeyRow<'_, A::Limb>, MAX_DIGITS>; 2] {
+        [0, 1].map(|half| {
+            let needed = self.digits.len().min((level + 1).div_ceil(self.digit_size));
+            self.digits[..needed]
+                .iter()
+                .map(|pair| {
+                    let (limbs, ordinary) = (pair[half].limbs(), pair[half].basis().ordinary());
+                    KeyRow { ordinary: &limbs[..=level], special: &limbs[ordinary..] }
+                })
+                .collect()
+        })
     }
 
     /// Limbs that a key at `level` takes in memory.

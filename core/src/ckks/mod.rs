@@ -8,7 +8,8 @@ mod keys;
 mod parameters;
 mod precision;
 mod security;
-pub(crate) mod seeded;
+mod seeded;
+pub mod server;
 
 pub use ciphertext::{Ciphertext, Plaintext, Product};
 pub use error::{Error, ParameterField};

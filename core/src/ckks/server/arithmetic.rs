@@ -1,0 +1,242 @@
+//! Addition, multiplication, rescaling, change of level.
+
+use super::{Evaluator, same_level};
+use crate::accel::{Accelerator, Polynomial};
+use crate::ckks::{Ciphertext, Error, KeyId, KeySource, Plaintext, Product};
+use crate::ring::Basis;
+
+impl<A: Accelerator, K: KeySource<A> + ?Sized> Evaluator<'_, A, K> {
+    /// x += y, at the same level.
+    ///
+    /// # Errors
+    /// [`Error::Level`].
+    pub fn add_assign(&self, x: &mut Ciphertext<A>, y: &Ciphertext<A>) -> Result<(), Error> {
+        same_level(x, y.level())?;
+        for (x, y) in x.parts.iter_mut().zip(&y.parts) {
+            x.add_assign(self.accelerator, y)?;
+        }
+        Ok(())
+    }
+
+    /// x −= y, at the same level.
+    ///
+    /// # Errors
+    /// [`Error::Level`].
+    pub fn sub_assign(&self, x: &mut Ciphertext<A>, y: &Ciphertext<A>) -> Result<(), Error> {
+        same_level(x, y.level())?;
+        for (x, y) in x.parts.iter_mut().zip(&y.parts) {
+            x.sub_assign(self.accelerator, y)?;
+        }
+        Ok(())
+    }
+
+    /// x = −x.
+    ///
+    /// # Errors
+    /// [`Error::Accelerator`].
+    pub fn negate_assign(&self, x: &mut Ciphertext<A>) -> Result<(), Error> {
+        x.parts.iter_mut().try_for_each(|part| part.negate_assign(self.accelerator))?;
+        Ok(())
+    }
+
+    /// x += y, at the same level.
+    ///
+    /// # Errors
+    /// [`Error::Level`].
+    pub fn add_plain_assign(&self, x: &mut Ciphertext<A>, y: &Plaintext<A>) -> Result<(), Error> {
+        same_level(x, y.level())?;
+        Ok(x.parts[0].add_assign(self.accelerator, &y.polynomial)?)
+    }
+
+    /// Adds the real `value` to every slot.
+    ///
+    /// # Errors
+    /// [`Error::NotEncodable`].
+    pub fn add_constant_assign(&self, x: &mut Ciphertext<A>, value: f64) -> Result<(), Error> {
+        let basis = x.parts[0].basis();
+        let s = self.scalars(basis, value, x.scale(self.parameters))?;
+        Ok(self.accelerator.add_scalar_assign(basis, x.parts[0].limbs_mut(), &s)?)
+    }
+
+    /// x = value·x for a small integer; costs no level, and noise grows by its size.
+    ///
+    /// # Errors
+    /// [`Error::Accelerator`].
+    pub fn multiply_integer_assign(&self, x: &mut Ciphertext<A>, value: i32) -> Result<(), Error> {
+        let s = self.scalars(x.parts[0].basis(), value as f64, 1.0)?;
+        x.parts.iter_mut().try_for_each(|part| part.multiply_scalar_assign(self.accelerator, &s))?;
+        Ok(())
+    }
+
+    /// An empty sum of products of operands at `level`.
+    ///
+    /// # Errors
+    /// [`Error::LevelsExhausted`] at level 0, where nothing can be rescaled.
+    pub fn product(&self, level: usize) -> Result<Product<A>, Error> {
+        if level == 0 {
+            return Err(Error::LevelsExhausted { have: 0, need: 1 });
+        }
+        let zero = || Polynomial::zero(self.accelerator, Basis::level(level));
+        Ok(Product { parts: [zero()?, zero()?], square: None })
+    }
+
+    /// x·y, to be relinearised and rescaled.
+    ///
+    /// # Errors
+    /// [`Error::Level`] when the levels differ, [`Error::LevelsExhausted`] at level 0.
+    pub fn multiply(&self, x: &Ciphertext<A>, y: &Ciphertext<A>) -> Result<Product<A>, Error> {
+        let level = same_level(x, y.level())?;
+        if level == 0 {
+            return Err(Error::LevelsExhausted { have: 0, need: 1 });
+        }
+        let basis = Basis::level(level);
+        let limbs = || Polynomial::allocate(self.accelerator, basis);
+        let (mut d0, mut d1, mut d2) = (limbs()?, limbs()?, limbs()?);
+        self.accelerator.tensor(
+            basis,
+            [d0.limbs_mut(), d1.limbs_mut(), d2.limbs_mut()],
+            [x.parts[0].limbs(), x.parts[1].limbs()],
+            [y.parts[0].limbs(), y.parts[1].limbs()],
+        )?;
+        Ok(Product { parts: [d0, d1], square: Some(d2) })
+    }
+
+    /// sum += x·y, all at one level.
+    ///
+    /// # Errors
+    /// As [`Evaluator::multiply`].
+    pub fn multiply_add(
+        &self,
+        sum: &mut Product<A>,
+        x: &Ciphertext<A>,
+        y: &Ciphertext<A>,
+    ) -> Result<(), Error> {
+        same_level(x, sum.level())?;
+        let product = self.multiply(x, y)?;
+        for (sum, part) in sum.parts.iter_mut().zip(&product.parts) {
+            sum.add_assign(self.accelerator, part)?;
+        }
+        match (&mut sum.square, product.square) {
+            (Some(sum), Some(square)) => sum.add_assign(self.accelerator, &square)?,
+            (none, square) => *none = square,
+        }
+        Ok(())
+    }
+
+    /// sum += x·y for a plaintext y, all at one level.
+    ///
+    /// # Errors
+    /// [`Error::Level`].
+    pub fn multiply_plain_add(
+        &self,
+        sum: &mut Product<A>,
+        x: &Ciphertext<A>,
+        y: &Plaintext<A>,
+    ) -> Result<(), Error> {
+        same_level(x, sum.level())?;
+        same_level(x, y.level())?;
+        for (sum, part) in sum.parts.iter_mut().zip(&x.parts) {
+            sum.multiply_add(self.accelerator, part, &y.polynomial)?;
+        }
+        Ok(())
+    }
+
+    /// sum += value·x for a real constant. x may be at a higher level than the
+    /// sum: the constant's scale makes up for the difference, at no cost.
+    ///
+    /// # Errors
+    /// [`Error::Level`] when x is below the sum, [`Error::NotEncodable`].
+    pub fn multiply_constant_add(
+        &self,
+        sum: &mut Product<A>,
+        x: &Ciphertext<A>,
+        value: f64,
+    ) -> Result<(), Error> {
+        let level = sum.level();
+        if x.level() < level {
+            return Err(Error::Level { have: x.level(), need: level });
+        }
+        let scale = self.parameters.scale(level);
+        let s = self.scalars(Basis::level(level), value, scale * scale / x.scale(self.parameters))?;
+        for (sum, part) in sum.parts.iter_mut().zip(&x.parts) {
+            self.accelerator.multiply_scalar_add(
+                Basis::level(level),
+                sum.limbs_mut(),
+                &part.limbs()[..=level],
+                &s,
+            )?;
+        }
+        Ok(())
+    }
+
+    /// Adds the real `value` to every slot of a sum of products.
+    ///
+    /// # Errors
+    /// [`Error::NotEncodable`].
+    pub fn add_constant_to_product(&self, sum: &mut Product<A>, value: f64) -> Result<(), Error> {
+        let (basis, scale) = (sum.parts[0].basis(), self.parameters.scale(sum.level()));
+        let s = self.scalars(basis, value, scale * scale)?;
+        Ok(self.accelerator.add_scalar_assign(basis, sum.parts[0].limbs_mut(), &s)?)
+    }
+
+    /// Relinearises when needed and divides by q_l: the ciphertext one level below.
+    /// The division by P and the one by q_l are one step.
+    ///
+    /// # Errors
+    /// [`Error::MissingKey`] for the relinearisation key.
+    pub fn rescale(&self, mut product: Product<A>) -> Result<Ciphertext<A>, Error> {
+        let level = product.level();
+        let (keep, last) = (Basis::level(level - 1), Basis::new(level, 1, 0));
+        let Some(square) = product.square.take() else {
+            for part in &mut product.parts {
+                self.accelerator.mod_down(keep, last, part.limbs_mut())?;
+                part.truncate(keep)?;
+            }
+            return Ok(Ciphertext { parts: product.parts });
+        };
+        let mut sums = self.key_switch(KeyId::Relinearization, &square)?;
+        drop(square);
+        let p = self.special_product(level);
+        for (sum, part) in sums.iter_mut().zip(&product.parts) {
+            let limbs = &mut sum.limbs_mut()[..=level];
+            self.accelerator.multiply_scalar_add(Basis::level(level), limbs, part.limbs(), &p)?;
+        }
+        drop(product);
+        self.divide(sums, keep)
+    }
+
+    /// x·y, relinearised and rescaled: one level down.
+    ///
+    /// # Errors
+    /// As [`Evaluator::multiply`] and [`Evaluator::rescale`].
+    pub fn multiply_rescale(&self, x: &Ciphertext<A>, y: &Ciphertext<A>) -> Result<Ciphertext<A>, Error> {
+        self.rescale(self.multiply(x, y)?)
+    }
+
+    /// value·x for a real constant, rescaled: one level down.
+    ///
+    /// # Errors
+    /// [`Error::LevelsExhausted`] at level 0, [`Error::NotEncodable`].
+    pub fn multiply_constant(&self, x: &Ciphertext<A>, value: f64) -> Result<Ciphertext<A>, Error> {
+        let mut product = self.product(x.level())?;
+        self.multiply_constant_add(&mut product, x, value)?;
+        self.rescale(product)
+    }
+
+    /// The same message at a lower level, its scale adjusted exactly. Dropping
+    /// one level or ten costs the same: one rescaling at the destination.
+    ///
+    /// # Errors
+    /// [`Error::Level`] when `level` is above the operand's.
+    pub fn drop_to(&self, x: &Ciphertext<A>, level: usize) -> Result<Ciphertext<A>, Error> {
+        if level > x.level() {
+            return Err(Error::Level { have: x.level(), need: level });
+        }
+        if level == x.level() {
+            return x.duplicate(self.accelerator);
+        }
+        let mut product = self.product(level + 1)?;
+        self.multiply_constant_add(&mut product, x, 1.0)?;
+        self.rescale(product)
+    }
+}
