@@ -8,7 +8,7 @@ mod keys;
 mod parameters;
 mod precision;
 mod security;
-mod seeded;
+pub(crate) mod seeded;
 pub mod server;
 
 pub use ciphertext::{Ciphertext, Plaintext, Product};

@@ -13,12 +13,14 @@
 //! factor between what is in the slots and what the model means.
 
 mod arithmetic;
+mod encrypted;
 mod executor;
 mod layout;
 mod linear;
 mod plan;
 
 pub use arithmetic::SlotArithmetic;
+pub use encrypted::{EncryptedSlots, Scratch};
 pub use executor::{SlotError, SlotExecutor, SlotTensor};
 pub use layout::{Layout, LayoutError};
 pub use plan::{Plan, PlanSlots, Planned};
