@@ -13,7 +13,9 @@
 #![forbid(unsafe_code)]
 
 pub mod accel;
+pub mod approx;
 pub mod ckks;
 pub mod memory;
 pub mod ring;
+pub mod transformer;
 pub mod wire;

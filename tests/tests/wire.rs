@@ -4,6 +4,7 @@
 mod wire_fixture;
 
 use veilformer::accel::Accelerator;
+use veilformer::ckks::client::KeyTag;
 use veilformer::ckks::{self, Parameters, ParametersLiteral};
 use veilformer::ring::Word;
 use veilformer::wire::*;
@@ -17,7 +18,7 @@ fn ciphertext_file<W: Word>(literal: ParametersLiteral, level: usize) -> Vec<u8>
     let machine = machine::<W>(parameters);
     let (mut scratch, mut file) = (scratch(parameters), Stream::default());
     let mut codec = Codec::new(&machine, parameters, &mut scratch).unwrap();
-    codec.write_ciphertext(&mut file, OWNER, &ciphertext(&machine, level)).unwrap();
+    codec.write_ciphertext(&mut file, KEY, &ciphertext(&machine, level)).unwrap();
     assert_eq!(file.0.len() as u64, ciphertext_len(parameters, level));
     file.0
 }
@@ -32,23 +33,19 @@ fn parameters_file(literal: ParametersLiteral) -> Vec<u8> {
 /// Reads one ciphertext that must be alone, and gives it up at once.
 fn try_ciphertext<A: Accelerator>(
     codec: &mut Codec<'_, A>,
-    owner: Option<Owner>,
+    key: Option<KeyTag>,
     source: impl Source,
 ) -> Result<usize, Error> {
     let mut reader = Reader::new(source);
-    let level = codec.read_ciphertext(&mut reader, owner)?.level();
+    let level = codec.read_ciphertext(&mut reader, key)?.level();
     reader.finish()?;
     Ok(level)
 }
 
-fn read_ciphertext(
-    expected: &'static Parameters,
-    owner: Option<Owner>,
-    bytes: &[u8],
-) -> Result<usize, Error> {
+fn read_ciphertext(expected: &'static Parameters, key: Option<KeyTag>, bytes: &[u8]) -> Result<usize, Error> {
     let machine = machine::<u64>(expected);
     let mut scratch = scratch(expected);
-    try_ciphertext(&mut Codec::new(&machine, expected, &mut scratch).unwrap(), owner, bytes)
+    try_ciphertext(&mut Codec::new(&machine, expected, &mut scratch).unwrap(), key, bytes)
 }
 
 /// The header with some bytes replaced and its checksum made right again; the
@@ -69,10 +66,10 @@ fn ciphertexts_come_back_word_for_word_at_every_level() {
     for level in 0..=parameters.max_level() {
         let written = ciphertext(&machine, level);
         let mut file = Stream::default();
-        codec.write_ciphertext(&mut file, OWNER, &written).unwrap();
+        codec.write_ciphertext(&mut file, KEY, &written).unwrap();
         assert_eq!(file.0.len() as u64, ciphertext_len(parameters, level));
         let mut reader = Reader::new(Trickle(&file.0));
-        let read = codec.read_ciphertext(&mut reader, Some(OWNER)).unwrap();
+        let read = codec.read_ciphertext(&mut reader, Some(KEY)).unwrap();
         reader.finish().unwrap();
         for (a, b) in written.parts().iter().zip(read.parts()) {
             assert_eq!(words(&machine, a), words(&machine, b));
@@ -167,7 +164,7 @@ fn every_flipped_bit_is_refused_where_it_is() {
 fn each_cause_has_its_own_error_in_one_order() {
     let toy = parameters(TOY);
     let file = ciphertext_file::<u64>(TOY, 1);
-    let read = |bytes: &[u8]| read_ciphertext(toy, Some(OWNER), bytes).err().unwrap();
+    let read = |bytes: &[u8]| read_ciphertext(toy, Some(KEY), bytes).err().unwrap();
     assert_eq!(read(b"PK\x03\x04"), Error::NotOurs);
     assert_eq!(read(b""), Error::Truncated { have: 0, need: HEADER_LEN as u64 });
     // What comes first in the order wins over everything that is wrong later.
@@ -181,7 +178,7 @@ fn each_cause_has_its_own_error_in_one_order() {
         (50, vec![1]),                         // reserved
         (10, vec![Kind::Bundle.code() as u8]), // kind: another
         (16, vec![0xaa; 16]),                  // parameters
-        (32, vec![0xbb; 16]),                  // owner
+        (32, vec![0xbb; 16]),                  // key
         (48, vec![200, 0]),                    // level
         (52, vec![5]),                         // automorphism
         (56, vec![0xff; 8]),                   // payload too long
@@ -199,7 +196,7 @@ fn each_cause_has_its_own_error_in_one_order() {
         Error::Field { field: Field::Reserved, have: 1, max: 0 },
         Error::Kind { have: code, expected: Some(Kind::Ciphertext) },
         Error::OtherParameters { have: 0xaaaa_aaaa_aaaa_aaaa, need: first(toy.fingerprint()) },
-        Error::OtherKey { have: 0xbbbb_bbbb_bbbb_bbbb, need: first(&OWNER) },
+        Error::OtherKey { have: 0xbbbb_bbbb_bbbb_bbbb, need: first(&KEY.0) },
         Error::Field { field: Field::Level, have: 200, max },
         Error::Field { field: Field::Galois, have: 5, max: 0 },
         Error::TooLarge { have: u64::MAX, max: ciphertext_len(toy, 1) - HEADER_LEN as u64 - TRAILER_LEN },
@@ -251,19 +248,19 @@ fn malformed_residues_are_told_from_damage() {
 #[test]
 fn wrong_parameters_and_wrong_keys_in_every_combination() {
     let sets = [TOY, TOY_32, ParametersLiteral { levels: 6, ..TOY }].map(parameters);
-    let owners = [[1; 16], [2; 16]];
+    let keys = [KeyTag([1; 16]), KeyTag([2; 16])];
     for made in sets {
         let machine = machine::<u64>(made);
         let mut scratch = scratch(made);
         let mut codec = Codec::new(&machine, made, &mut scratch).unwrap();
         let sample = ciphertext(&machine, 2);
-        for owner in owners {
+        for key in keys {
             let mut file = Stream::default();
-            codec.write_ciphertext(&mut file, owner, &sample).unwrap();
+            codec.write_ciphertext(&mut file, key, &sample).unwrap();
             for expected in sets {
-                for wanted in owners {
+                for wanted in keys {
                     let result = read_ciphertext(expected, Some(wanted), &file.0);
-                    match (made == expected, owner == wanted) {
+                    match (made == expected, key == wanted) {
                         (true, true) => assert_eq!(result, Ok(2)),
                         (true, false) => assert!(matches!(result, Err(Error::OtherKey { .. }))),
                         (false, _) => assert!(matches!(result, Err(Error::OtherParameters { .. }))),
@@ -290,16 +287,13 @@ fn nothing_is_written_where_it_cannot_fit_and_nothing_read_without_limbs() {
     let sample = ciphertext(&machine, 0);
     let mut room = vec![0xee; need as usize];
     let mut short = &mut room[1..];
-    assert_eq!(
-        codec.write_ciphertext(&mut short, OWNER, &sample),
-        Err(Error::NoRoom { have: need - 1, need })
-    );
+    assert_eq!(codec.write_ciphertext(&mut short, KEY, &sample), Err(Error::NoRoom { have: need - 1, need }));
     assert!(room.iter().all(|&byte| byte == 0xee));
-    codec.write_ciphertext(&mut room.as_mut_slice(), OWNER, &sample).unwrap();
-    assert_eq!(try_ciphertext(&mut codec, Some(OWNER), room.as_slice()), Ok(0));
+    codec.write_ciphertext(&mut room.as_mut_slice(), KEY, &sample).unwrap();
+    assert_eq!(try_ciphertext(&mut codec, Some(KEY), room.as_slice()), Ok(0));
 
     let held: Vec<_> = (0..LIMBS - 3).map(|_| machine.allocate().unwrap()).collect();
-    let error = try_ciphertext(&mut codec, Some(OWNER), room.as_slice());
+    let error = try_ciphertext(&mut codec, Some(KEY), room.as_slice());
     assert_eq!(
         error,
         Err(Error::Scheme(ckks::Error::Accelerator(veilformer::accel::Error::OutOfLimbs { capacity: 1 })))
@@ -322,12 +316,12 @@ fn bundles_announce_skip_and_notice_what_is_missing() {
     let bytes = levels.iter().map(|&level| ciphertext_len(toy, level)).sum();
     let bundle = Bundle { tag: 77, count: levels.len() as u64, bytes };
     let mut file = Stream::default();
-    write_bundle(&mut file, toy, OWNER, &bundle).unwrap();
+    write_bundle(&mut file, toy, KEY, &bundle).unwrap();
     for level in levels {
-        codec.write_ciphertext(&mut file, OWNER, &ciphertext(&machine, level)).unwrap();
+        codec.write_ciphertext(&mut file, KEY, &ciphertext(&machine, level)).unwrap();
     }
     assert_eq!(file.0.len() as u64, BUNDLE_LEN + bytes);
-    let expected = Expected { parameters: toy, owner: Some(OWNER) };
+    let expected = Expected { parameters: toy, key: Some(KEY) };
 
     let mut reader = Reader::new(Trickle(&file.0));
     assert_eq!(read_bundle(&mut reader, &expected).unwrap().1, bundle);
@@ -337,7 +331,7 @@ fn bundles_announce_skip_and_notice_what_is_missing() {
         let level = if seen.len() % 2 == 0 {
             reader.skip().unwrap().level as usize
         } else {
-            codec.read_ciphertext(&mut reader, Some(OWNER)).unwrap().level()
+            codec.read_ciphertext(&mut reader, Some(KEY)).unwrap().level()
         };
         seen.push(level);
     }
@@ -352,8 +346,5 @@ fn bundles_announce_skip_and_notice_what_is_missing() {
     reader.header().unwrap();
     assert_eq!(reader.finish(), Err(Error::Trailing { bytes }));
     let mut tight = vec![0; BUNDLE_LEN as usize];
-    assert!(matches!(
-        write_bundle(&mut tight.as_mut_slice(), toy, OWNER, &bundle),
-        Err(Error::NoRoom { .. })
-    ));
+    assert!(matches!(write_bundle(&mut tight.as_mut_slice(), toy, KEY, &bundle), Err(Error::NoRoom { .. })));
 }

@@ -25,11 +25,15 @@
 //! are provided in terms of the fine ones. An accelerator overrides them to
 //! fuse memory passes, and must keep the result.
 
+pub mod engine;
 mod error;
+mod offload;
 mod polynomial;
 mod portable;
+mod verify;
 
 pub use error::{Error, ErrorKind};
+pub use offload::{Offload, OffloadCounters, OffloadError};
 pub use polynomial::{Coefficients, Evaluations, Form, Limbs, Polynomial};
 pub use portable::Portable;
 

@@ -108,6 +108,8 @@ pub enum ParameterField {
     SpecialBits,
     /// Ordinary primes to a digit.
     DigitSize,
+    /// Bits of security of a released decryption.
+    ReleaseBits,
 }
 
 impl core::fmt::Display for Error {

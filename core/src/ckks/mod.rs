@@ -1,14 +1,20 @@
 //! RNS-CKKS: parameters, the objects that travel, and the two roles.
 
 mod ciphertext;
+pub mod client;
+pub mod encoding;
 mod error;
 mod keys;
 mod parameters;
+mod precision;
 mod security;
+pub(crate) mod seeded;
 pub mod server;
 
 pub use ciphertext::{Ciphertext, Plaintext, Product};
 pub use error::{Error, ParameterField};
 pub use keys::{KeyId, KeyRequest, KeyRequests, KeySource, MAX_KEYS, SwitchingKey, galois_element};
 pub use parameters::{Parameters, ParametersLiteral, SecretDistribution, Security};
+pub use precision::PrecisionStats;
 pub use security::{SECURITY_TABLE, max_log_qp};
+pub use seeded::{SeededCiphertext, SeededSwitchingKey};

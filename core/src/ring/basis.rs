@@ -6,7 +6,7 @@ use super::ModulusChain;
 ///
 /// Q_l is `Basis::level(l)`, Q_l ∪ P is `Basis::level(l).with_special(k)`, a
 /// key-switching digit is a run that need not start at q_0.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Basis {
     start: u8,

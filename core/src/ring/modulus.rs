@@ -15,7 +15,7 @@ pub struct Modulus {
 impl Modulus {
     /// `None` unless 3 ≤ q < 2^50 and q is odd. Primality is the caller's to check.
     pub const fn new(q: u64) -> Option<Self> {
-        if q < 3 || q % 2 == 0 || q >> 50 != 0 {
+        if q < 3 || q.is_multiple_of(2) || q >> 50 != 0 {
             return None;
         }
         let bits = 64 - q.leading_zeros();
@@ -116,7 +116,7 @@ impl Modulus {
     /// non-residue g. `None` unless 2N divides q − 1.
     pub const fn primitive_root(&self, degree: usize) -> Option<u64> {
         let order = 2 * degree as u64;
-        if !order.is_power_of_two() || (self.q - 1) % order != 0 {
+        if !order.is_power_of_two() || !(self.q - 1).is_multiple_of(order) {
             return None;
         }
         let mut g = 2;

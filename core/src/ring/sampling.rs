@@ -169,8 +169,7 @@ mod tests {
     fn ternary_has_three_equal_parts() {
         let mut x = vec![0; COUNT];
         ternary(&mut stream(2), &mut x);
-        let counts: Vec<f64> =
-            (-1..=1).map(|v| x.iter().filter(|&&y| y == v).count() as f64).collect();
+        let counts: Vec<f64> = (-1..=1).map(|v| x.iter().filter(|&&y| y == v).count() as f64).collect();
         assert_eq!(counts.iter().sum::<f64>(), COUNT as f64);
         // Two degrees of freedom: 13.8 is passed once in a thousand.
         assert!(chi_square(&counts, &[COUNT as f64 / 3.0; 3]) < 13.8);

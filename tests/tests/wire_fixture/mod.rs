@@ -2,13 +2,14 @@
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses its own part")]
 
 use veilformer::accel::{Accelerator, Evaluations, Polynomial, Portable};
+use veilformer::ckks::client::KeyTag;
 use veilformer::ckks::{Ciphertext, Parameters, ParametersLiteral};
 use veilformer::memory::{Arena, LimbPool};
 use veilformer::ring::{Basis, RingTables, Word};
-use veilformer::wire::{HEADER_LEN, Owner, TRAILER_LEN};
+use veilformer::wire::{HEADER_LEN, TRAILER_LEN};
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
-pub const OWNER: Owner = *b"owner of the key";
+pub const KEY: KeyTag = KeyTag(*b"name of the key.");
 pub const LIMBS: usize = 128;
 
 pub type Machine<W> = Portable<'static, 'static, W, LIMBS>;

@@ -123,7 +123,15 @@ impl<A: Accelerator, K: KeySource<A> + ?Sized> Evaluator<'_, A, K> {
         Ok(())
     }
 
-    /// sum += x·y for a plaintext y, all at one level.
+    /// The scale at which a factor must be encoded so that its product with a
+    /// ciphertext at level `x` belongs into a sum of products at `level` ≤ x.
+    pub fn factor_scale(&self, level: usize, x: usize) -> f64 {
+        let scale = self.parameters.scale(level);
+        scale * scale / self.parameters.scale(x)
+    }
+
+    /// sum += x·y for a plaintext y at the sum's level, encoded at
+    /// [`Evaluator::factor_scale`]. x may be at a higher level than the sum.
     ///
     /// # Errors
     /// [`Error::Level`].
@@ -133,10 +141,14 @@ impl<A: Accelerator, K: KeySource<A> + ?Sized> Evaluator<'_, A, K> {
         x: &Ciphertext<A>,
         y: &Plaintext<A>,
     ) -> Result<(), Error> {
-        same_level(x, sum.level())?;
-        same_level(x, y.level())?;
+        let level = sum.level();
+        if x.level() < level || y.level() != level {
+            return Err(Error::Level { have: x.level().min(y.level()), need: level });
+        }
+        let factor = &y.polynomial.limbs()[..=level];
         for (sum, part) in sum.parts.iter_mut().zip(&x.parts) {
-            sum.multiply_add(self.accelerator, part, &y.polynomial)?;
+            let limbs = &part.limbs()[..=level];
+            self.accelerator.multiply_add(Basis::level(level), sum.limbs_mut(), limbs, factor)?;
         }
         Ok(())
     }
@@ -156,8 +168,7 @@ impl<A: Accelerator, K: KeySource<A> + ?Sized> Evaluator<'_, A, K> {
         if x.level() < level {
             return Err(Error::Level { have: x.level(), need: level });
         }
-        let scale = self.parameters.scale(level);
-        let s = self.scalars(Basis::level(level), value, scale * scale / x.scale(self.parameters))?;
+        let s = self.scalars(Basis::level(level), value, self.factor_scale(level, x.level()))?;
         for (sum, part) in sum.parts.iter_mut().zip(&x.parts) {
             self.accelerator.multiply_scalar_add(
                 Basis::level(level),

@@ -1,0 +1,149 @@
+//! Making switching keys.
+
+use super::guard::{Guarded, Scratch};
+use super::secret::SecretKey;
+use crate::accel::{Evaluations, Polynomial, Trusted, digits};
+use crate::ckks::seeded::{digit_of, expand, object_of};
+use crate::ckks::{Error, KeyId, ParameterField, SeededSwitchingKey, SwitchingKey};
+use crate::ring::{Basis, MAX_LIMBS, PublicSeed, Purpose, StreamId, sampling};
+
+impl<A: Trusted> SecretKey<'_, A> {
+    /// Limbs that making a key at `level` takes on top of the key itself.
+    pub fn switching_scratch_limbs(&self, level: usize) -> usize {
+        self.parameters.key_basis(level).len() + level + 1
+    }
+
+    /// The key `id`, for every level up to `level`. `signed` is scratch of N
+    /// words, `words` of N words or a multiple.
+    ///
+    /// # Errors
+    /// [`Error::Level`], [`Error::Length`]; [`Error::MissingKey`] for an even
+    /// or too large Galois element; [`Error::Parameter`] without special
+    /// primes; out of limbs.
+    pub fn switching_key(
+        &self,
+        id: KeyId,
+        level: usize,
+        signed: &mut [i64],
+        words: &mut [A::Word],
+    ) -> Result<SwitchingKey<A>, Error> {
+        let mut pairs = heapless::Vec::new();
+        self.each_digit(id, level, signed, words, |_, pair| {
+            pairs.push(pair).map_err(|_| Error::Full { capacity: crate::accel::MAX_DIGITS })
+        })?;
+        SwitchingKey::from_digits(self.parameters, id, level, pairs)
+    }
+
+    /// The same key with a seed for its uniform halves, as it is stored.
+    ///
+    /// # Errors
+    /// As [`SecretKey::switching_key`].
+    pub fn seeded_switching_key(
+        &self,
+        id: KeyId,
+        level: usize,
+        signed: &mut [i64],
+        words: &mut [A::Word],
+    ) -> Result<SeededSwitchingKey<A>, Error> {
+        let mut halves = heapless::Vec::new();
+        let seed = self.each_digit(id, level, signed, words, |_, [b, _]| {
+            halves.push(b).map_err(|_| Error::Full { capacity: crate::accel::MAX_DIGITS })
+        })?;
+        SeededSwitchingKey::from_parts(self.parameters, id, level, seed, halves)
+    }
+
+    /// Makes the key digit by digit and hands each (b, a) to `take`, for a host
+    /// that writes keys larger than its memory. Returns the seed of the a halves.
+    ///
+    /// # Errors
+    /// As [`SecretKey::switching_key`], or what `take` returns.
+    pub fn each_digit(
+        &self,
+        id: KeyId,
+        level: usize,
+        signed: &mut [i64],
+        words: &mut [A::Word],
+        mut take: impl FnMut(usize, [Polynomial<A, Evaluations>; 2]) -> Result<(), Error>,
+    ) -> Result<PublicSeed, Error> {
+        self.check_level(level)?;
+        let (accelerator, chain) = (self.accelerator, self.parameters.chain());
+        if chain.special() == 0 {
+            let field = ParameterField::SpecialPrimes;
+            return Err(Error::Parameter { field, given: 0, min: 1, max: MAX_LIMBS as u32 });
+        }
+        let mut signed = Scratch::new(signed, self.parameters.degree())?;
+        let (ordinary, basis) = (Basis::level(level), self.parameters.key_basis(level));
+        let target = self.target(id, level)?;
+        let source = self.source(id, level)?;
+        let seed = self.root.public(object_of(id));
+        for (d, digit) in digits(ordinary, self.parameters.digit_size()).enumerate() {
+            let a = expand(accelerator, &seed, digit_of(id, d), basis, words)?;
+            let error = StreamId::new(Purpose::KeyError).object(object_of(id)).part(d as u8);
+            sampling::binomial(&mut self.root.stream(error), signed.get());
+            // b = −(a·s − e) + P·s' on the digit's primes; the distribution of e is symmetric.
+            let mut b = Guarded::from_signed(accelerator, basis, signed.get())?;
+            accelerator.multiply_add(basis, b.limbs_mut(), a.limbs(), target.limbs())?;
+            accelerator.negate_assign(basis, b.limbs_mut())?;
+            let special = Basis::new(0, 0, chain.special());
+            let factors: heapless::Vec<u64, MAX_LIMBS> =
+                chain.of(digit).map(|q| chain.product_mod(special, q)).collect();
+            let own = digit.start()..digit.start() + digit.len();
+            accelerator.multiply_scalar_add(
+                digit,
+                &mut b.limbs_mut()[own.clone()],
+                &source.limbs()[own],
+                &factors,
+            )?;
+            take(d, [b.declassify()?, a])?;
+        }
+        Ok(seed)
+    }
+
+    // The secret switched to, over Q_level ∪ P: s, or σ_g^{−1}(s).
+    fn target(&self, id: KeyId, level: usize) -> Result<Guarded<'_, A>, Error> {
+        let (degree, chain) = (self.parameters.degree(), self.parameters.chain());
+        let inverse = match id {
+            KeyId::Relinearization => 1,
+            KeyId::Galois(g) if g % 2 == 1 && (g as usize) < 2 * degree => {
+                odd_inverse(g as usize, 2 * degree)
+            }
+            KeyId::Galois(_) => return Err(Error::MissingKey { id, level }),
+        };
+        let mut target = Guarded::allocate(self.accelerator, self.parameters.key_basis(level))?;
+        let (ordinary, special) = target.limbs_mut().split_at_mut(level + 1);
+        let secret = self.secret.limbs();
+        for (basis, limbs, secret) in [
+            (Basis::level(level), ordinary, &secret[..level + 1]),
+            (Basis::new(0, 0, chain.special()), special, &secret[chain.ordinary()..]),
+        ] {
+            if inverse == 1 {
+                self.accelerator.copy(limbs, secret)?;
+            } else {
+                self.accelerator.automorphism(basis, limbs, secret, inverse)?;
+            }
+        }
+        Ok(target)
+    }
+
+    // The secret switched from, over Q_level: s², or s.
+    fn source(&self, id: KeyId, level: usize) -> Result<Guarded<'_, A>, Error> {
+        let basis = Basis::level(level);
+        let secret = &self.secret.limbs()[..level + 1];
+        let mut source = Guarded::allocate(self.accelerator, basis)?;
+        self.accelerator.copy(source.limbs_mut(), secret)?;
+        if id == KeyId::Relinearization {
+            self.accelerator.multiply_assign(basis, source.limbs_mut(), secret)?;
+        }
+        Ok(source)
+    }
+}
+
+/// g^{−1} modulo a power of two: g·g ≡ 1 (mod 8), and every step of Newton's
+/// iteration doubles the bits.
+fn odd_inverse(g: usize, modulus: usize) -> usize {
+    let mut inverse = g;
+    for _ in 0..4 {
+        inverse = inverse.wrapping_mul(2usize.wrapping_sub(g.wrapping_mul(inverse)));
+    }
+    inverse & (modulus - 1)
+}

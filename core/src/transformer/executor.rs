@@ -1,0 +1,141 @@
+//! What an execution of the model must be able to do.
+
+use super::{Norm, Parameter};
+
+/// Carries out the forward pass. Tensors are T×d unless said otherwise, one row per token.
+///
+/// Operations take their inputs by reference and hand back a new tensor; a tensor that is no longer needed is dropped
+/// at once, which is when an encrypted executor gets its limbs back. An executor may represent a tensor lazily (scaled,
+/// centred, or as a factor and a rest) as long as the operations mean what they say here.
+pub trait Executor {
+    /// A matrix in whatever form the executor computes with.
+    type Tensor;
+    /// What can go wrong.
+    type Error;
+
+    /// x·W.
+    fn linear(&mut self, x: &Self::Tensor, weight: Parameter) -> Result<Self::Tensor, Self::Error>;
+
+    /// a + b.
+    fn add(&mut self, a: &Self::Tensor, b: &Self::Tensor) -> Result<Self::Tensor, Self::Error>;
+
+    /// gain ⊙ (x − mean)/√(variance + ε) + bias, row by row. The argument of the site's 1/√ is variance + ε.
+    fn layer_norm(&mut self, x: &Self::Tensor, norm: Norm) -> Result<Self::Tensor, Self::Error>;
+
+    /// Row 0: T×d → 1×d.
+    fn first_token(&mut self, x: &Self::Tensor) -> Result<Self::Tensor, Self::Error>;
+
+    /// Every row times its token's entry of the mask (1 = a token, 0 = padding).
+    fn mask_tokens(&mut self, x: &Self::Tensor, mask: &Self::Tensor) -> Result<Self::Tensor, Self::Error>;
+
+    /// S_ij = exp(−‖q_i − k_j‖²/(2√n)) for every head. The argument of the site's exp is that exponent.
+    fn gaussian_scores(
+        &mut self,
+        query: &Self::Tensor,
+        key: &Self::Tensor,
+        layer: usize,
+    ) -> Result<Self::Tensor, Self::Error>;
+
+    /// S·V for every head, side by side again.
+    fn mix(&mut self, scores: &Self::Tensor, value: &Self::Tensor) -> Result<Self::Tensor, Self::Error>;
+
+    /// a ⊙ ReLU(b), where `hidden` is (a | b): T×2f → T×f.
+    fn gate(&mut self, hidden: &Self::Tensor, layer: usize) -> Result<Self::Tensor, Self::Error>;
+
+    /// tanh, entry by entry.
+    fn tanh(&mut self, x: &Self::Tensor) -> Result<Self::Tensor, Self::Error>;
+}
+
+/// Adds what the backward pass needs. Gradients of weights never leave the executor: it sums them where the optimizer
+/// will find them, and ignores those of frozen weights.
+pub trait TrainingExecutor: Executor {
+    /// a − b.
+    fn subtract(&mut self, a: &Self::Tensor, b: &Self::Tensor) -> Result<Self::Tensor, Self::Error>;
+
+    /// a ⊙ b.
+    fn multiply(&mut self, a: &Self::Tensor, b: &Self::Tensor) -> Result<Self::Tensor, Self::Error>;
+
+    /// factor·x.
+    fn scale(&mut self, x: &Self::Tensor, factor: f64) -> Result<Self::Tensor, Self::Error>;
+
+    /// dy·Wᵀ.
+    fn linear_transposed(
+        &mut self,
+        dy: &Self::Tensor,
+        weight: Parameter,
+    ) -> Result<Self::Tensor, Self::Error>;
+
+    /// Adds xᵀ·dy to the gradient of the weight.
+    fn accumulate(
+        &mut self,
+        x: &Self::Tensor,
+        dy: &Self::Tensor,
+        weight: Parameter,
+    ) -> Result<(), Self::Error>;
+
+    /// X·Yᵀ for every head: rows of X against rows of Y.
+    fn head_products(&mut self, x: &Self::Tensor, y: &Self::Tensor) -> Result<Self::Tensor, Self::Error>;
+
+    /// Sᵀ·X for every head.
+    fn mix_transposed(
+        &mut self,
+        scores: &Self::Tensor,
+        x: &Self::Tensor,
+    ) -> Result<Self::Tensor, Self::Error>;
+
+    /// diag(S·1)·X for every head: row i of X times the sum of row i of S.
+    fn weigh_by_rows(&mut self, scores: &Self::Tensor, x: &Self::Tensor)
+    -> Result<Self::Tensor, Self::Error>;
+
+    /// diag(Sᵀ·1)·X for every head: row j of X times the sum of column j of S.
+    fn weigh_by_columns(
+        &mut self,
+        scores: &Self::Tensor,
+        x: &Self::Tensor,
+    ) -> Result<Self::Tensor, Self::Error>;
+
+    /// dS → the gradient of the kernel's exponent, dS ⊙ S.
+    fn kernel_backward(
+        &mut self,
+        scores: &Self::Tensor,
+        d_scores: &Self::Tensor,
+        layer: usize,
+    ) -> Result<Self::Tensor, Self::Error>;
+
+    /// dy → dx through a layer norm of x; adds to the gradients of gain and bias.
+    ///
+    /// With x̂ = (x − mean)·r, r = 1/√(variance + ε) and g = gain ⊙ dy, row by row:
+    /// dx = r·(g − mean(g) − x̂·mean(g ⊙ x̂)); d gain += dy ⊙ x̂; d bias += dy.
+    fn layer_norm_backward(
+        &mut self,
+        x: &Self::Tensor,
+        dy: &Self::Tensor,
+        norm: Norm,
+    ) -> Result<Self::Tensor, Self::Error>;
+
+    /// dg → d(a | b) through g = a ⊙ ReLU(b): da = dg ⊙ ReLU(b), db = dg ⊙ a where b > 0, else 0.
+    fn gate_backward(
+        &mut self,
+        hidden: &Self::Tensor,
+        d_gated: &Self::Tensor,
+        layer: usize,
+    ) -> Result<Self::Tensor, Self::Error>;
+
+    /// dy → dx through y = tanh x: dy ⊙ (1 − y²).
+    fn tanh_backward(
+        &mut self,
+        x: &Self::Tensor,
+        y: &Self::Tensor,
+        dy: &Self::Tensor,
+    ) -> Result<Self::Tensor, Self::Error>;
+
+    /// Adds a 1×d tensor to row 0 of a T×d one: what `first_token` does to a gradient.
+    fn add_to_first_token(
+        &mut self,
+        x: &Self::Tensor,
+        first: &Self::Tensor,
+    ) -> Result<Self::Tensor, Self::Error>;
+
+    /// Softmax of every row.
+    fn softmax(&mut self, logits: &Self::Tensor) -> Result<Self::Tensor, Self::Error>;
+}

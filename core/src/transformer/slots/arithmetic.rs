@@ -1,0 +1,64 @@
+//! What the executor needs of a vector of encrypted slots.
+
+use crate::ckks::Error;
+use crate::ckks::server::BabyGiant;
+
+/// Arithmetic on vectors of N/2 real slots with levels: carried out on
+/// ciphertexts, or only counted ([`super::PlanSlots`]).
+///
+/// A binary operation takes the lower level of its operands; the scale is a
+/// function of the level and none of the caller's business.
+pub trait SlotArithmetic {
+    /// A vector.
+    type Vector;
+
+    /// Number of slots.
+    fn slots(&self) -> usize;
+
+    /// The level of a vector.
+    fn level(&self, x: &Self::Vector) -> usize;
+
+    /// A copy.
+    fn duplicate(&mut self, x: &Self::Vector) -> Result<Self::Vector, Error>;
+
+    /// x += y; the same level.
+    fn add_assign(&mut self, x: &mut Self::Vector, y: &Self::Vector) -> Result<(), Error>;
+
+    /// x −= y; the same level.
+    fn subtract_assign(&mut self, x: &mut Self::Vector, y: &Self::Vector) -> Result<(), Error>;
+
+    /// x = −x.
+    fn negate_assign(&mut self, x: &mut Self::Vector) -> Result<(), Error>;
+
+    /// x += a known vector, given slot by slot.
+    fn add_known_assign(&mut self, x: &mut Self::Vector, known: &dyn Fn(usize) -> f64) -> Result<(), Error>;
+
+    /// x ⊙ y; one level below the lower of the two.
+    fn multiply(&mut self, x: &Self::Vector, y: &Self::Vector) -> Result<Self::Vector, Error>;
+
+    /// x ⊙ a known vector, delivered at `level`, below the level of x.
+    fn multiply_known(
+        &mut self,
+        x: &Self::Vector,
+        known: &dyn Fn(usize) -> f64,
+        level: usize,
+    ) -> Result<Self::Vector, Error>;
+
+    /// factor·x, delivered at `level`, below the level of x.
+    fn scale(&mut self, x: &Self::Vector, factor: f64, level: usize) -> Result<Self::Vector, Error>;
+
+    /// The slots turned left by `steps`.
+    fn rotate(&mut self, x: &Self::Vector, steps: i64) -> Result<Self::Vector, Error>;
+
+    /// Σ c_i·T_i(x), ⌈log2(degree + 1)⌉ levels below.
+    fn chebyshev(&mut self, x: &Self::Vector, coefficients: &[f64]) -> Result<Self::Vector, Error>;
+
+    /// A linear transform, one level below. `diagonal(giant, baby, values)`
+    /// fills the factor of that pair, or returns `false` when it is zero.
+    fn transform(
+        &mut self,
+        x: &Self::Vector,
+        rotations: BabyGiant<'_>,
+        diagonal: &(dyn Fn(usize, usize, &mut [f64]) -> bool + Sync),
+    ) -> Result<Self::Vector, Error>;
+}

@@ -1,0 +1,41 @@
+//! The encoder in the slots of one ring, leveled: no bootstrapping, one layer.
+//!
+//! One ciphertext carries a whole batch. Feature f of token t of sentence b
+//! sits in slot f·T·B + t·B + b, so that turning the slots by T·B turns the
+//! features cyclically and exactly: a sum over all features, or over the
+//! features of a head (which are interleaved), is log2 rotations and no mask.
+//! Only token 0 of the last layer is ever read, so after attention the tokens'
+//! places ("lanes") are free and hold the second half of a wide hidden layer.
+//!
+//! Constants cost no level here: the interval of every polynomial, 1/√n, 1/d,
+//! the gains and biases of a norm and its projection to mean zero are folded
+//! into the nearest plaintext matrix. A [`SlotTensor`] therefore carries the
+//! factor between what is in the slots and what the model means.
+
+mod arithmetic;
+mod encrypted;
+mod executor;
+mod layout;
+mod linear;
+mod plan;
+
+pub use arithmetic::SlotArithmetic;
+pub use encrypted::{EncryptedSlots, Scratch};
+pub use executor::{SlotError, SlotExecutor, SlotTensor};
+pub use layout::{Layout, LayoutError};
+pub use plan::{Plan, PlanSlots, Planned};
+
+use super::{Config, Parameter, Site};
+use crate::approx::Approximation;
+
+/// A model's weights and approximations, wherever they are kept.
+pub trait Model: Sync {
+    /// The sizes.
+    fn config(&self) -> &Config;
+
+    /// One entry of a parameter; 0 where the model has none.
+    fn weight(&self, parameter: Parameter, row: usize, column: usize) -> f64;
+
+    /// The approximation at a site.
+    fn approximation(&self, site: Site) -> Option<Approximation<'_>>;
+}

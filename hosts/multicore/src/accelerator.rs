@@ -1,0 +1,520 @@
+//! The seam on this machine: every kernel spread over limbs or columns, the
+//! coarse ones fused so that a limb is transformed while it is in the cache.
+
+use crate::kernels::{Automorphism, ConvertTable, KernelError, Kernels, NttTable, Prime};
+use crate::memory::{Limb, Pool};
+use rayon::prelude::*;
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::sync::{Arc, Mutex, PoisonError};
+use veilformer::accel::{Accelerator, Error, ErrorKind, KeyRow, MAX_DIGITS, Trusted, digits};
+use veilformer::ring::{Basis, ModulusChain};
+
+/// Below this many words a kernel stays on the calling thread.
+const PARALLEL_WORDS: usize = 1 << 15;
+/// Words of one limb to a task when work is split by columns.
+const COLUMNS: usize = 1 << 12;
+
+/// Why the accelerator could not be set up.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum SetupError {
+    /// The kernels or a prime.
+    Kernel(KernelError),
+    /// The threads.
+    Threads(rayon::ThreadPoolBuildError),
+}
+
+impl std::fmt::Display for SetupError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Kernel(error) => error.fmt(f),
+            Self::Threads(error) => write!(f, "cannot start worker threads: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for SetupError {}
+
+impl From<KernelError> for SetupError {
+    fn from(error: KernelError) -> Self {
+        Self::Kernel(error)
+    }
+}
+
+/// Runs kernels on the best instruction set of this processor, on any number of threads.
+pub struct Multicore {
+    chain: ModulusChain,
+    tables: Vec<NttTable>,
+    kernels: Kernels,
+    pool: Arc<Pool>,
+    threads: rayon::ThreadPool,
+    conversions: Cache<Basis, ConvertTable>,
+    automorphisms: Cache<usize, Automorphism>,
+}
+
+/// Tables made on first use and kept.
+struct Cache<K, V>(Mutex<HashMap<K, Arc<V>>>);
+
+impl<K: Eq + Hash, V> Cache<K, V> {
+    fn get(&self, key: K, make: impl FnOnce() -> Result<V, KernelError>) -> Result<Arc<V>, Error> {
+        let mut map = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(value) = map.get(&key) {
+            return Ok(Arc::clone(value));
+        }
+        let value = Arc::new(make().map_err(|_| Error::Device { kind: ErrorKind::Unsupported })?);
+        map.insert(key, Arc::clone(&value));
+        Ok(value)
+    }
+}
+
+impl Multicore {
+    /// With the kernels of this processor (or of `VEILFORMER_KERNELS`),
+    /// `threads` threads and at most `limbs` limbs of memory.
+    ///
+    /// # Errors
+    /// [`SetupError`].
+    pub fn new(chain: &ModulusChain, threads: usize, limbs: usize) -> Result<Self, SetupError> {
+        Self::with_kernels(chain, Kernels::from_environment()?, threads, limbs)
+    }
+
+    /// The same with chosen kernels.
+    ///
+    /// # Errors
+    /// [`SetupError`].
+    pub fn with_kernels(
+        chain: &ModulusChain,
+        kernels: Kernels,
+        threads: usize,
+        limbs: usize,
+    ) -> Result<Self, SetupError> {
+        let threads = rayon::ThreadPoolBuilder::new()
+            .num_threads(threads.max(1))
+            .stack_size(8 << 20)
+            .thread_name(|i| format!("veilformer-{i}"))
+            .build()
+            .map_err(SetupError::Threads)?;
+        let degree = chain.degree();
+        let table = |q: u64| NttTable::new(kernels, Prime::new(q)?, degree);
+        let tables = threads.install(|| {
+            chain.moduli().par_iter().map(|m| table(m.value())).collect::<Result<Vec<_>, KernelError>>()
+        })?;
+        let pool = Pool::new(degree, limbs);
+        let (conversions, automorphisms) = (Cache(Mutex::default()), Cache(Mutex::default()));
+        Ok(Self { chain: chain.clone(), tables, kernels, pool, threads, conversions, automorphisms })
+    }
+
+    /// Runs `work` on the accelerator's threads: a long job does well to, as
+    /// every kernel then starts without waking a thread up.
+    pub fn run<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
+        self.threads.install(work)
+    }
+
+    /// Threads.
+    pub fn threads(&self) -> usize {
+        self.threads.current_num_threads()
+    }
+
+    /// The name of the kernels in use.
+    pub fn kernels(&self) -> &'static str {
+        self.kernels.path().name()
+    }
+
+    /// The most limbs ever in use at once.
+    pub fn peak_limbs(&self) -> usize {
+        self.pool.peak()
+    }
+
+    fn table(&self, basis: Basis, i: usize) -> &NttTable {
+        &self.tables[basis.prime_index(&self.chain, i)]
+    }
+
+    fn prime(&self, basis: Basis, i: usize) -> &Prime {
+        self.table(basis, i).prime()
+    }
+
+    fn fits(&self, basis: Basis, have: usize) -> Result<(), Error> {
+        check(basis.len(), have)?;
+        if basis.fits(&self.chain) {
+            Ok(())
+        } else {
+            Err(Error::Shape { have: self.chain.moduli().len(), need: basis.len() })
+        }
+    }
+
+    /// Runs `f` on independent items, in parallel when there is enough of them.
+    fn spread<T: Send, E: Send>(
+        &self,
+        items: &mut [T],
+        words: usize,
+        f: impl Fn(usize, &mut T) -> Result<(), E> + Sync,
+    ) -> Result<(), E> {
+        if items.len() < 2 || self.threads() == 1 || words < PARALLEL_WORDS {
+            return items.iter_mut().enumerate().try_for_each(|(i, item)| f(i, item));
+        }
+        self.threads.install(|| items.par_iter_mut().enumerate().try_for_each(|(i, item)| f(i, item)))
+    }
+
+    fn each(&self, basis: Basis, x: &mut [Limb], f: impl Fn(usize, &mut [u64]) + Sync) -> Result<(), Error> {
+        self.fits(basis, x.len())?;
+        let words = x.len() * self.pool.degree();
+        self.spread(x, words, |i, limb| {
+            f(i, limb);
+            Ok(())
+        })
+    }
+
+    fn limbs(&self, count: usize) -> Result<Vec<Limb>, Error> {
+        (0..count).map(|_| self.allocate()).collect()
+    }
+
+    /// From `source` to every prime of the chain.
+    fn conversion(&self, source: Basis) -> Result<Arc<ConvertTable>, Error> {
+        self.conversions.get(source, || {
+            let primes: Vec<Prime> = (0..source.len()).map(|i| *self.prime(source, i)).collect();
+            let all: Vec<Prime> = self.tables.iter().map(|table| *table.prime()).collect();
+            ConvertTable::new(&primes, &all)
+        })
+    }
+
+    /// The half of a conversion that all targets share: y_i and v.
+    fn scale(&self, source: Basis, x: &[Limb]) -> Result<Scaled, Error> {
+        self.fits(source, x.len())?;
+        let table = self.conversion(source)?;
+        let (mut y, mut wraps) = (self.limbs(x.len())?, self.allocate()?);
+        {
+            let columns = COLUMNS.min(self.pool.degree());
+            let mut tasks: Vec<(Vec<&mut [u64]>, &mut [u64])> =
+                wraps.chunks_mut(columns).map(|wraps| (Vec::with_capacity(x.len()), wraps)).collect();
+            for limb in &mut y {
+                for (task, part) in tasks.iter_mut().zip(limb.chunks_mut(columns)) {
+                    task.0.push(part);
+                }
+            }
+            let words = x.len() * self.pool.degree();
+            self.spread(&mut tasks, words, |i, (y, wraps)| {
+                let range = i * columns..(i + 1) * columns;
+                let x: Vec<&[u64]> = x.iter().map(|limb| &limb[range.clone()]).collect();
+                self.kernels.scale_sources(&table, &x, y, wraps);
+                Ok::<(), Error>(())
+            })?;
+        }
+        Ok(Scaled { table, y, wraps })
+    }
+
+    /// One limb of a conversion, transformed at once.
+    fn combine_ntt(&self, scaled: &Scaled, prime: usize, out: &mut [u64]) {
+        self.combine(scaled, prime, out);
+        self.tables[prime].forward(out);
+    }
+
+    fn combine(&self, scaled: &Scaled, prime: usize, out: &mut [u64]) {
+        let y: Vec<&[u64]> = scaled.y.iter().map(|limb| &limb[..]).collect();
+        self.kernels.combine(&scaled.table, prime, &y, &scaled.wraps, out);
+    }
+}
+
+struct Scaled {
+    table: Arc<ConvertTable>,
+    y: Vec<Limb>,
+    wraps: Limb,
+}
+
+fn check(need: usize, have: usize) -> Result<(), Error> {
+    if need == have { Ok(()) } else { Err(Error::Shape { have, need }) }
+}
+
+impl Accelerator for Multicore {
+    type Word = u64;
+    type Limb = Limb;
+
+    fn chain(&self) -> &ModulusChain {
+        &self.chain
+    }
+
+    fn allocate(&self) -> Result<Limb, Error> {
+        self.pool.take().ok_or(Error::OutOfLimbs { capacity: self.pool.capacity() })
+    }
+
+    fn available(&self) -> usize {
+        self.pool.available()
+    }
+
+    fn for_each<T: Send, E: Send>(
+        &self,
+        items: &mut [T],
+        f: impl Fn(usize, &mut T) -> Result<(), E> + Sync,
+    ) -> Result<(), E> {
+        self.spread(items, usize::MAX, f)
+    }
+
+    fn write(&self, limb: &mut Limb, source: &[u64]) -> Result<(), Error> {
+        check(limb.len(), source.len())?;
+        limb.copy_from_slice(source);
+        Ok(())
+    }
+
+    fn read(&self, limb: &Limb, destination: &mut [u64]) -> Result<(), Error> {
+        check(limb.len(), destination.len())?;
+        destination.copy_from_slice(limb);
+        Ok(())
+    }
+
+    fn write_signed(&self, basis: Basis, limbs: &mut [Limb], source: &[i64]) -> Result<(), Error> {
+        check(self.pool.degree(), source.len())?;
+        if source.iter().fold(0, |bits, x| bits | x.unsigned_abs()) >> 62 != 0 {
+            return Err(Error::Range);
+        }
+        self.each(basis, limbs, |i, words| {
+            self.kernels.reduce_signed(self.prime(basis, i), words, source);
+        })
+    }
+
+    fn copy(&self, destination: &mut [Limb], source: &[Limb]) -> Result<(), Error> {
+        check(destination.len(), source.len())?;
+        let words = source.len() * self.pool.degree();
+        self.spread(destination, words, |i, limb| {
+            limb.copy_from_slice(&source[i]);
+            Ok(())
+        })
+    }
+
+    fn clear(&self, limbs: &mut [Limb]) -> Result<(), Error> {
+        let words = limbs.len() * self.pool.degree();
+        self.spread(limbs, words, |_, limb| {
+            limb.fill(0);
+            Ok(())
+        })
+    }
+
+    fn ntt_forward(&self, basis: Basis, x: &mut [Limb]) -> Result<(), Error> {
+        self.each(basis, x, |i, words| self.table(basis, i).forward(words))
+    }
+
+    fn ntt_inverse(&self, basis: Basis, x: &mut [Limb]) -> Result<(), Error> {
+        self.each(basis, x, |i, words| self.table(basis, i).inverse(words))
+    }
+
+    fn add_assign(&self, basis: Basis, x: &mut [Limb], y: &[Limb]) -> Result<(), Error> {
+        check(x.len(), y.len())?;
+        self.each(basis, x, |i, words| self.kernels.add_assign(self.prime(basis, i), words, &y[i]))
+    }
+
+    fn sub_assign(&self, basis: Basis, x: &mut [Limb], y: &[Limb]) -> Result<(), Error> {
+        check(x.len(), y.len())?;
+        self.each(basis, x, |i, words| self.kernels.sub_assign(self.prime(basis, i), words, &y[i]))
+    }
+
+    fn negate_assign(&self, basis: Basis, x: &mut [Limb]) -> Result<(), Error> {
+        self.each(basis, x, |i, words| self.kernels.negate_assign(self.prime(basis, i), words))
+    }
+
+    fn multiply_assign(&self, basis: Basis, x: &mut [Limb], y: &[Limb]) -> Result<(), Error> {
+        check(x.len(), y.len())?;
+        self.each(basis, x, |i, words| self.kernels.multiply_assign(self.prime(basis, i), words, &y[i]))
+    }
+
+    fn multiply_add(&self, basis: Basis, sum: &mut [Limb], x: &[Limb], y: &[Limb]) -> Result<(), Error> {
+        check(sum.len(), x.len())?;
+        check(sum.len(), y.len())?;
+        self.each(basis, sum, |i, words| {
+            self.kernels.multiply_add(self.prime(basis, i), words, &x[i], &y[i]);
+        })
+    }
+
+    fn multiply_scalar_assign(&self, basis: Basis, x: &mut [Limb], s: &[u64]) -> Result<(), Error> {
+        check(x.len(), s.len())?;
+        self.each(basis, x, |i, words| {
+            self.kernels.multiply_scalar_assign(self.prime(basis, i), words, s[i]);
+        })
+    }
+
+    fn multiply_scalar_add(
+        &self,
+        basis: Basis,
+        sum: &mut [Limb],
+        x: &[Limb],
+        s: &[u64],
+    ) -> Result<(), Error> {
+        check(sum.len(), x.len())?;
+        check(sum.len(), s.len())?;
+        self.each(basis, sum, |i, words| {
+            self.kernels.multiply_scalar_add(self.prime(basis, i), words, &x[i], s[i]);
+        })
+    }
+
+    fn add_scalar_assign(&self, basis: Basis, x: &mut [Limb], s: &[u64]) -> Result<(), Error> {
+        check(x.len(), s.len())?;
+        self.each(basis, x, |i, words| self.kernels.add_scalar_assign(self.prime(basis, i), words, s[i]))
+    }
+
+    fn automorphism(
+        &self,
+        basis: Basis,
+        destination: &mut [Limb],
+        source: &[Limb],
+        galois: usize,
+    ) -> Result<(), Error> {
+        check(destination.len(), source.len())?;
+        let map = self.automorphisms.get(galois, || Automorphism::new(self.pool.degree(), galois))?;
+        self.each(basis, destination, |i, words| {
+            self.kernels.automorphism(&map, self.prime(basis, i), words, &source[i]);
+        })
+    }
+
+    fn convert(
+        &self,
+        from: Basis,
+        source: &[Limb],
+        to: Basis,
+        destination: &mut [Limb],
+    ) -> Result<(), Error> {
+        let scaled = self.scale(from, source)?;
+        self.each(to, destination, |i, words| {
+            self.combine(&scaled, to.prime_index(&self.chain, i), words);
+        })
+    }
+
+    fn tensor(
+        &self,
+        basis: Basis,
+        d: [&mut [Limb]; 3],
+        x: [&[Limb]; 2],
+        y: [&[Limb]; 2],
+    ) -> Result<(), Error> {
+        for have in [d[0].len(), d[1].len(), d[2].len(), x[0].len(), x[1].len(), y[0].len(), y[1].len()] {
+            self.fits(basis, have)?;
+        }
+        let [d0, d1, d2] = d;
+        let mut rows: Vec<_> = d0.iter_mut().zip(d1).zip(d2).collect();
+        self.spread(&mut rows, basis.len() * self.pool.degree(), |i, ((d0, d1), d2)| {
+            let (x, y) = ([&x[0][i][..], &x[1][i]], [&y[0][i][..], &y[1][i]]);
+            self.kernels.tensor(self.prime(basis, i), [d0, d1, d2], x, y);
+            Ok(())
+        })
+    }
+
+    fn mod_up(
+        &self,
+        level: Basis,
+        digit: Basis,
+        x: &[Limb],
+        coefficients: &[Limb],
+        out: &mut [Limb],
+    ) -> Result<(), Error> {
+        check(level.len(), x.len())?;
+        let basis = level.with_special(out.len().saturating_sub(level.len()));
+        let scaled = self.scale(digit, coefficients)?;
+        self.each(basis, out, |i, words| {
+            if (digit.start()..digit.start() + digit.len()).contains(&i) {
+                words.copy_from_slice(&x[i]);
+            } else {
+                self.combine_ntt(&scaled, basis.prime_index(&self.chain, i), words);
+            }
+        })
+    }
+
+    fn inner_product(
+        &self,
+        level: Basis,
+        sums: [&mut [Limb]; 2],
+        digits: &[&[Limb]],
+        key: [&[KeyRow<'_, Limb>]; 2],
+    ) -> Result<(), Error> {
+        let [sum0, sum1] = sums;
+        let basis = level.with_special(sum0.len().saturating_sub(level.len()));
+        self.fits(basis, sum0.len())?;
+        check(sum0.len(), sum1.len())?;
+        digits.iter().try_for_each(|digit| check(basis.len(), digit.len()))?;
+        check_rows(digits.len(), basis.len(), key)?;
+        let mut rows: Vec<_> = sum0.iter_mut().zip(sum1).collect();
+        self.spread(&mut rows, basis.len() * self.pool.degree(), |i, (sum0, sum1)| {
+            let digits: Vec<&[u64]> = digits.iter().map(|digit| &digit[i][..]).collect();
+            let keys = key.map(|half| key_limbs(half, i));
+            self.kernels.inner_product(self.prime(basis, i), [sum0, sum1], &digits, [&keys[0], &keys[1]]);
+            Ok(())
+        })
+    }
+
+    fn mod_down(&self, keep: Basis, drop: Basis, x: &mut [Limb]) -> Result<(), Error> {
+        check(keep.len() + drop.len(), x.len())?;
+        let (kept, dropped) = x.split_at_mut(keep.len());
+        self.ntt_inverse(drop, dropped)?;
+        let scaled = self.scale(drop, dropped)?;
+        self.fits(keep, kept.len())?;
+        self.spread(kept, keep.len() * self.pool.degree(), |i, limb| {
+            let prime = keep.prime_index(&self.chain, i);
+            let modulus = &self.chain.moduli()[prime];
+            let mut rounded = self.allocate()?;
+            self.combine_ntt(&scaled, prime, &mut rounded);
+            let inverse = modulus.inverse(self.chain.product_mod(drop, modulus));
+            self.kernels.sub_multiply_scalar(self.tables[prime].prime(), limb, &rounded, inverse);
+            Ok(())
+        })
+    }
+
+    fn key_switch(
+        &self,
+        level: Basis,
+        digit_size: usize,
+        x: &[Limb],
+        key: [&[KeyRow<'_, Limb>]; 2],
+        sums: [&mut [Limb]; 2],
+    ) -> Result<(), Error> {
+        let [sum0, sum1] = sums;
+        let basis = level.with_special(sum0.len().saturating_sub(level.len()));
+        self.fits(level, x.len())?;
+        self.fits(basis, sum0.len())?;
+        check(sum0.len(), sum1.len())?;
+        let runs: Vec<Basis> = digits(level, digit_size).collect();
+        check_rows(runs.len(), basis.len(), key)?;
+        let mut coefficients = self.limbs(x.len())?;
+        self.each(level, &mut coefficients, |i, words| {
+            words.copy_from_slice(&x[i]);
+            self.table(level, i).inverse(words);
+        })?;
+        let scaled: Vec<Scaled> = runs
+            .iter()
+            .map(|run| self.scale(*run, &coefficients[run.start()..run.start() + run.len()]))
+            .collect::<Result<_, _>>()?;
+        drop(coefficients);
+        let mut rows: Vec<_> = sum0.iter_mut().zip(sum1).collect();
+        self.spread(&mut rows, basis.len() * self.pool.degree(), |i, (sum0, sum1)| {
+            let prime = basis.prime_index(&self.chain, i);
+            let mut raised: Vec<Limb> = Vec::with_capacity(MAX_DIGITS);
+            for (run, scaled) in runs.iter().zip(&scaled) {
+                if !(run.start()..run.start() + run.len()).contains(&i) {
+                    let mut limb = self.allocate()?;
+                    self.combine_ntt(scaled, prime, &mut limb);
+                    raised.push(limb);
+                }
+            }
+            let mut next = raised.iter();
+            let digits: Vec<&[u64]> = runs
+                .iter()
+                .filter_map(|run| {
+                    let own = (run.start()..run.start() + run.len()).contains(&i);
+                    if own { Some(&x[i][..]) } else { next.next().map(|limb| &limb[..]) }
+                })
+                .collect();
+            let keys = key.map(|half| key_limbs(half, i));
+            let prime = self.tables[prime].prime();
+            self.kernels.inner_product(prime, [sum0, sum1], &digits, [&keys[0], &keys[1]]);
+            Ok(())
+        })
+    }
+}
+
+impl Trusted for Multicore {}
+
+fn check_rows(digits: usize, limbs: usize, key: [&[KeyRow<'_, Limb>]; 2]) -> Result<(), Error> {
+    for half in key {
+        check(digits, half.len())?;
+        half.iter().try_for_each(|row| check(limbs, row.ordinary.len() + row.special.len()))?;
+    }
+    Ok(())
+}
+
+fn key_limbs<'k>(half: &[KeyRow<'k, Limb>], i: usize) -> Vec<&'k [u64]> {
+    half.iter().filter_map(|row| row.limb(i)).map(|limb| &limb[..]).collect()
+}

@@ -1,0 +1,68 @@
+//! Basis conversion, eight columns at a time: two multiply-accumulates per source and target, then one
+//! Montgomery step whose factor is already in the table.
+
+use core::arch::x86_64::*;
+
+use super::super::convert::{ConvertTable, MAX_SOURCES};
+use super::vector::montgomery;
+use super::{Modulus, V, factor, get, lift, load, product, reduce_once, set};
+
+/// `y_i = x_i·(D/q_i)^−1 mod q_i`, and how often their sum wraps around D. Lengths are checked by the caller.
+#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+pub(crate) fn scale_sources(table: &ConvertTable, x: &[&[u64]], y: &mut [&mut [u64]], wraps: &mut [u64]) {
+    wraps.fill(1 << (table.weight - 1));
+    for ((source, x), y) in table.sources.iter().zip(x).zip(y) {
+        let c = Modulus::new(source.prime.value());
+        let w = factor(&source.prime, source.factor);
+        let ratio = _mm512_set1_epi64(source.ratio as i64);
+        let columns = x.as_chunks::<8>().0.iter().zip(y.as_chunks_mut::<8>().0);
+        for ((x, y), wraps) in columns.zip(wraps.as_chunks_mut::<8>().0) {
+            let scaled = lift(&c, product(&c, c.zero, get(x), w));
+            set(y, scaled);
+            set(wraps, _mm512_madd52hi_epu64(get(wraps), scaled, ratio));
+        }
+    }
+    let weight = _mm_cvtsi64_si128(i64::from(table.weight));
+    for wraps in wraps.as_chunks_mut::<8>().0 {
+        set(wraps, _mm512_srl_epi64(get(wraps), weight));
+    }
+}
+
+/// One target limb. Lengths are checked by the caller.
+#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+pub(crate) fn combine(table: &ConvertTable, target: usize, y: &[&[u64]], wraps: &[u64], out: &mut [u64]) {
+    let target = &table.targets[target];
+    let c = Modulus::new(target.prime.value());
+    let inverse = _mm512_set1_epi64(target.prime.inverse52 as i64);
+    let minus_product = _mm512_set1_epi64(target.minus_product as i64);
+    let mut terms = [(core::ptr::null::<u64>(), c.zero); MAX_SOURCES];
+    for ((term, y), &w) in terms.iter_mut().zip(y).zip(&target.factors) {
+        assert_eq!(y.len(), out.len());
+        *term = (y.as_ptr(), _mm512_set1_epi64(w as i64));
+    }
+    let terms = &terms[..y.len()];
+    for (column, (out, wraps)) in
+        out.as_chunks_mut::<8>().0.iter_mut().zip(wraps.as_chunks::<8>().0).enumerate()
+    {
+        // At most 16 wraps of 50 bits: the low sum has room.
+        let mut low = _mm512_mullo_epi64(get(wraps), minus_product);
+        let mut high = c.zero;
+        for &(y, w) in terms {
+            // SAFETY: every limb has as many words as the output, and this is one of its lines.
+            let y: V = unsafe { load(y.add(8 * column)) };
+            low = _mm512_madd52lo_epu64(low, y, w);
+            high = _mm512_madd52hi_epu64(high, y, w);
+        }
+        let mut t = lift(&c, montgomery(&c, inverse, low, high));
+        if target.halvings > 2 {
+            t = reduce_once(t, c.q4);
+        }
+        if target.halvings > 1 {
+            t = reduce_once(t, c.q2);
+        }
+        if target.halvings > 0 {
+            t = reduce_once(t, c.q);
+        }
+        set(out, t);
+    }
+}

@@ -1,0 +1,280 @@
+//! The negacyclic transform: passes of radix 4, 8 or 16 over memory, then a tail on 64 contiguous words.
+//!
+//! Stages whose butterflies join whole vectors take scalar twiddles, packed per pass and group in the order of
+//! use. Outer passes sweep the whole limb (in L2); once a block fits L1, all its remaining passes run before
+//! the next block is touched. The tail ([`super::tail`]) does the last six stages in registers and needs only
+//! 24 words of table per 64 coefficients: 3N bytes instead of the usual 16N. With thirty primes in play the
+//! tables would otherwise cost more memory traffic than the data.
+//!
+//! Ranges between passes: forward `[0, 4q)`, or `[0, 16q)` for `q < 2^48`, where the first stage of a pass
+//! brings half its inputs down and the others reduce nothing; inverse `[0, 2q)`. All below 2^52.
+
+use core::arch::x86_64::*;
+
+use super::super::KernelError;
+use super::super::aligned::AlignedWords;
+use super::super::prime::{Prime, bit_reverse};
+use super::{Modulus, V, butterfly, load, product, reduce_once, splat_pair, store, sum_and_difference, tail};
+
+/// Smallest log2 N: one block of the tail.
+pub(crate) const MIN_LOG: u32 = 6;
+
+/// One sweep: `log` stages at once, on `groups` groups of words.
+#[derive(Clone, Copy, Debug)]
+struct Pass {
+    log: u32,
+    groups: usize,
+    /// First word of its twiddles; `2^(log + 1)` words per group.
+    offset: usize,
+}
+
+/// Twiddles of one prime and degree in the order this transform reads them. Both directions share the table:
+/// an inverse twiddle is minus the forward one at the mirrored group.
+#[derive(Clone, Debug)]
+pub(crate) struct Table {
+    log: u32,
+    passes: Vec<Pass>,
+    /// The passes that sweep the whole limb; the others stay within a block.
+    outer: usize,
+    twiddles: AlignedWords,
+    tail: tail::Table,
+}
+
+/// How many stages each pass takes, and how many passes come before the blocks of at most 2^12 words (32 KiB),
+/// which stay in L1 with their tables.
+fn plan(log: u32) -> (&'static [u32], usize) {
+    match log - MIN_LOG {
+        0 => (&[], 0),
+        1 => (&[1], 0),
+        2 => (&[2], 0),
+        3 => (&[3], 0),
+        4 => (&[2, 2], 0),
+        5 => (&[3, 2], 0),
+        6 => (&[3, 3], 0),
+        7 => (&[3, 2, 2], 1),
+        8 => (&[2, 3, 3], 1),
+        9 => (&[3, 3, 3], 1),
+        10 => (&[4, 3, 3], 1),
+        _ => (&[3, 2, 3, 3], 2),
+    }
+}
+
+impl Table {
+    /// Lays out the twiddles of `prime` for degree `2^log`, `6 ≤ log ≤ 17`.
+    pub(crate) fn new(prime: &Prime, log: u32) -> Result<Self, KernelError> {
+        let psi = prime.root(1 << log)?;
+        let (stages, outer) = plan(log);
+        let mut words = Vec::new();
+        let mut passes = Vec::with_capacity(stages.len());
+        let mut depth = 0;
+        for &stage_count in stages {
+            let groups = 1usize << depth;
+            passes.push(Pass { log: stage_count, groups, offset: words.len() });
+            for group in 0..groups {
+                let start = words.len();
+                for stage in 0..stage_count {
+                    let first = (groups + group) << stage;
+                    for index in first..first + (1 << stage) {
+                        let w = prime.power(psi, bit_reverse(index, log) as u64);
+                        let (factor, quotient) = prime.montgomery(w);
+                        words.extend([factor, quotient]);
+                    }
+                }
+                words.resize(start + (2 << stage_count), 0);
+            }
+            depth += stage_count;
+        }
+        Ok(Self {
+            log,
+            passes,
+            outer,
+            twiddles: AlignedWords::new(&words),
+            tail: tail::Table::new(prime, psi, log),
+        })
+    }
+
+    /// Natural order in, bit-reversed order out, canonical on both sides.
+    #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+    pub(crate) fn forward(&self, prime: &Prime, x: &mut [u64]) {
+        assert_eq!(x.len(), 1 << self.log, "a limb has N words");
+        if prime.bits() <= 48 {
+            self.forward_ranged::<true>(prime, x);
+        } else {
+            self.forward_ranged::<false>(prime, x);
+        }
+    }
+
+    /// Bit-reversed order in, natural order out, scaled by 1/N, canonical on both sides.
+    #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+    pub(crate) fn inverse(&self, prime: &Prime, x: &mut [u64]) {
+        assert_eq!(x.len(), 1 << self.log, "a limb has N words");
+        let c = Modulus::new(prime.value());
+        let inverse52 = _mm512_set1_epi64(prime.inverse52 as i64);
+        let block_count = self.blocks();
+        let block_words = x.len() / block_count;
+        for block in 0..block_count {
+            let words = &mut x[block * block_words..][..block_words];
+            self.tail.inverse(&c, inverse52, words, block);
+            for index in (self.outer..self.passes.len()).rev() {
+                self.inverse_pass(&c, index, words, block);
+            }
+        }
+        for index in (0..self.outer).rev() {
+            self.inverse_pass(&c, index, x, 0);
+        }
+        if self.passes.is_empty() {
+            for line in x.as_chunks_mut::<8>().0 {
+                // SAFETY: a line is eight words.
+                unsafe { store(line.as_mut_ptr(), reduce_once(load(line.as_ptr()), c.q)) };
+            }
+        }
+    }
+
+    fn blocks(&self) -> usize {
+        if self.outer == 0 { 1 } else { self.passes.get(self.outer).map_or(1, |pass| pass.groups) }
+    }
+
+    #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+    fn forward_ranged<const LAZY: bool>(&self, prime: &Prime, x: &mut [u64]) {
+        let c = Modulus::new(prime.value());
+        let inverse52 = _mm512_set1_epi64(prime.inverse52 as i64);
+        for index in 0..self.outer {
+            self.forward_pass::<LAZY>(&c, index, x, 0);
+        }
+        let block_count = self.blocks();
+        let block_words = x.len() / block_count;
+        for block in 0..block_count {
+            let words = &mut x[block * block_words..][..block_words];
+            for index in self.outer..self.passes.len() {
+                self.forward_pass::<LAZY>(&c, index, words, block);
+            }
+            self.tail.forward::<LAZY>(&c, inverse52, words, block);
+        }
+    }
+
+    /// Runs pass `index` on `words`, the `block`-th of the equal blocks of the limb.
+    #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+    fn forward_pass<const LAZY: bool>(&self, c: &Modulus, index: usize, words: &mut [u64], block: usize) {
+        let pass = self.passes[index];
+        let group_words = (1usize << self.log) / pass.groups;
+        let table = self.twiddles.lines().as_flattened();
+        let first = block * (words.len() / group_words);
+        for (group, words) in words.chunks_exact_mut(group_words).enumerate() {
+            let twiddles = &table[pass.offset + ((first + group) << (pass.log + 1))..];
+            match pass.log {
+                1 => forward_group::<LAZY, 2>(c, words, twiddles),
+                2 => forward_group::<LAZY, 4>(c, words, twiddles),
+                3 => forward_group::<LAZY, 8>(c, words, twiddles),
+                _ => forward_group::<LAZY, 16>(c, words, twiddles),
+            }
+        }
+    }
+
+    #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+    fn inverse_pass(&self, c: &Modulus, index: usize, words: &mut [u64], block: usize) {
+        let pass = self.passes[index];
+        let group_words = (1usize << self.log) / pass.groups;
+        let table = self.twiddles.lines().as_flattened();
+        let first = block * (words.len() / group_words);
+        for (group, words) in words.chunks_exact_mut(group_words).enumerate() {
+            let mirrored = pass.groups - 1 - first - group;
+            let twiddles = &table[pass.offset + (mirrored << (pass.log + 1))..];
+            match (pass.log, index) {
+                (1, 0) => inverse_group::<true, 2>(c, words, twiddles),
+                (2, 0) => inverse_group::<true, 4>(c, words, twiddles),
+                (3, 0) => inverse_group::<true, 8>(c, words, twiddles),
+                (_, 0) => inverse_group::<true, 16>(c, words, twiddles),
+                (1, _) => inverse_group::<false, 2>(c, words, twiddles),
+                (2, _) => inverse_group::<false, 4>(c, words, twiddles),
+                (3, _) => inverse_group::<false, 8>(c, words, twiddles),
+                (_, _) => inverse_group::<false, 16>(c, words, twiddles),
+            }
+        }
+    }
+}
+
+/// `log2 R` stages on one group of `8·R·k` words; every word in and out as the module says.
+#[inline]
+#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+fn forward_group<const LAZY: bool, const R: usize>(c: &Modulus, words: &mut [u64], twiddles: &[u64]) {
+    let stride = words.len() / R;
+    assert!(stride.is_multiple_of(8) && twiddles.len() >= 2 * (R - 1));
+    // SAFETY: the assertion covers R − 1 pairs.
+    let w: [[V; 2]; 15] =
+        core::array::from_fn(|k| unsafe { splat_pair(twiddles.as_ptr().add(2 * k.min(R - 2))) });
+    let base = words.as_mut_ptr();
+    for column in (0..stride).step_by(8) {
+        // SAFETY: k·stride + column + 8 ≤ R·stride ≤ words.len().
+        let mut v: [V; R] = core::array::from_fn(|k| unsafe { load(base.add(k * stride + column)) });
+        forward_stages::<LAZY, R>(c, &mut v, &w);
+        for (k, v) in v.into_iter().enumerate() {
+            // SAFETY: as above.
+            unsafe { store(base.add(k * stride + column), v) };
+        }
+    }
+}
+
+/// The butterflies of `log2 R` forward stages on `R` vectors in registers.
+#[inline]
+#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+pub(super) fn forward_stages<const LAZY: bool, const R: usize>(c: &Modulus, v: &mut [V; R], w: &[[V; 2]]) {
+    if LAZY {
+        // [0, 16q) → [4q, 12q): four stages of ±q stay within [0, 16q).
+        for x in &mut v[..R / 2] {
+            *x = _mm512_add_epi64(reduce_once(*x, c.q8), c.q4);
+        }
+    }
+    for stage in 0..R.trailing_zeros() as usize {
+        let half = R >> (stage + 1);
+        for group in 0..1 << stage {
+            let w = w[(1 << stage) - 1 + group];
+            for a in 2 * half * group..2 * half * group + half {
+                let b = a + half;
+                (v[a], v[b]) =
+                    if LAZY { sum_and_difference(c, v[a], v[b], w) } else { butterfly(c, v[a], v[b], w) };
+            }
+        }
+    }
+}
+
+/// The mirror image of [`forward_group`]; `LAST` makes the result canonical.
+#[inline]
+#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+fn inverse_group<const LAST: bool, const R: usize>(c: &Modulus, words: &mut [u64], twiddles: &[u64]) {
+    let stride = words.len() / R;
+    assert!(stride.is_multiple_of(8) && twiddles.len() >= 2 * (R - 1));
+    // SAFETY: the assertion covers R − 1 pairs.
+    let w: [[V; 2]; 15] =
+        core::array::from_fn(|k| unsafe { splat_pair(twiddles.as_ptr().add(2 * k.min(R - 2))) });
+    let base = words.as_mut_ptr();
+    for column in (0..stride).step_by(8) {
+        // SAFETY: k·stride + column + 8 ≤ R·stride ≤ words.len().
+        let mut v: [V; R] = core::array::from_fn(|k| unsafe { load(base.add(k * stride + column)) });
+        inverse_stages::<R>(c, &mut v, &w);
+        for (k, v) in v.into_iter().enumerate() {
+            let v = if LAST { reduce_once(v, c.q) } else { v };
+            // SAFETY: as above.
+            unsafe { store(base.add(k * stride + column), v) };
+        }
+    }
+}
+
+/// The butterflies of `log2 R` inverse stages on `R` vectors, `[0, 2q)` in and out. `w` is the forward table of
+/// the mirrored group: read backwards and with the difference turned round, it is the inverse table.
+#[inline]
+#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+pub(super) fn inverse_stages<const R: usize>(c: &Modulus, v: &mut [V; R], w: &[[V; 2]]) {
+    for stage in (0..R.trailing_zeros() as usize).rev() {
+        let half = R >> (stage + 1);
+        for group in 0..1 << stage {
+            let w = w[2 * ((1 << stage) - 1) - group];
+            for a in 2 * half * group..2 * half * group + half {
+                let b = a + half;
+                let sum = _mm512_add_epi64(v[a], v[b]);
+                let difference = _mm512_sub_epi64(_mm512_add_epi64(v[b], c.q2), v[a]);
+                v[a] = reduce_once(sum, c.q2);
+                v[b] = product(c, c.q, difference, w);
+            }
+        }
+    }
+}

@@ -1,0 +1,221 @@
+//! The last six stages, on 64 contiguous words in eight registers.
+//!
+//! Three stages join whole vectors. After them vector `g` of block `i` is a polynomial modulo `X^8 − D^8`, with
+//! `D = ψ^e` and `e = 2·brv(8i + g) + 1`. Instead of per-lane twiddles for three more stages (the bulk of a usual
+//! table), lane `b` is multiplied by `D^b = d_i^b · ω^{brv(g)·b}`, `ω` of order 64: the first factor is one vector
+//! per block, the second one of eight fixed vectors; what remains is a cyclic transform of length 8 with fixed
+//! twiddles, whose first stage multiplies nothing. Eleven more products per 64 words, fifteen times less table.
+
+use core::arch::x86_64::*;
+
+use super::super::aligned::AlignedWords;
+use super::super::prime::{Prime, bit_reverse};
+use super::ntt::{forward_stages, inverse_stages};
+use super::{Modulus, V, butterfly, load, load_pair, product, reduce_once, splat_pair, store};
+
+/// Words of a block.
+const BLOCK: usize = 64;
+/// Table words per block: seven pairs and a pad, then `d^b` in Montgomery form.
+const ENTRY: usize = 24;
+
+#[derive(Clone, Debug)]
+pub(super) struct Table {
+    blocks: AlignedWords,
+    /// Pairs of vectors: the twist of vectors 0 … 7, then the stages of distance 2 and 1.
+    forward: AlignedWords,
+    /// The same for the inverse; its twist carries 1/N.
+    inverse: AlignedWords,
+    count: usize,
+}
+
+impl Table {
+    pub(super) fn new(prime: &Prime, psi: u64, log: u32) -> Self {
+        let degree = 1usize << log;
+        let count = degree / BLOCK;
+        let pow = |exponent: usize| prime.power(psi, (exponent % (2 * degree)) as u64);
+        let mut blocks = Vec::with_capacity(count * ENTRY);
+        for block in 0..count {
+            for stage in 0..3 {
+                let first = (count + block) << stage;
+                for index in first..first + (1 << stage) {
+                    let (factor, quotient) = prime.montgomery(pow(bit_reverse(index, log)));
+                    blocks.extend([factor, quotient]);
+                }
+            }
+            blocks.extend([0, 0]);
+            let d = 2 * bit_reverse(block, log - 6) + 1;
+            blocks.extend((0..8).map(|b| prime.montgomery(pow(d * b)).0));
+        }
+
+        let (eighth, quarter) = (degree / 4, degree / 2);
+        let twist = |g: usize, b: usize| bit_reverse(g, 3) * b * (degree / 32);
+        let distance_two = |lane: usize| if lane < 4 { 0 } else { quarter };
+        let distance_one =
+            |lane: usize| [0, quarter, 0, quarter, eighth, 3 * eighth, eighth, 3 * eighth][lane];
+        let mut forward = Vec::new();
+        let mut inverse = Vec::new();
+        let scale = prime.inverse(degree as u64);
+        for g in 0..8 {
+            push_pair(prime, &mut forward, |b| pow(twist(g, b)));
+            // The block table serves the mirrored block, whose d is ω_8 times the inverse of ours.
+            push_pair(prime, &mut inverse, |b| {
+                prime.multiply(scale, pow(twist(7 - g, b) + 2 * degree * 8 - eighth * b))
+            });
+        }
+        push_pair(prime, &mut forward, |lane| pow(distance_two(lane)));
+        push_pair(prime, &mut forward, |lane| pow(distance_one(lane)));
+        push_pair(prime, &mut inverse, |lane| pow(2 * degree - distance_two(lane)));
+        push_pair(prime, &mut inverse, |lane| pow(2 * degree - distance_one(lane)));
+        Self {
+            blocks: AlignedWords::new(&blocks),
+            forward: AlignedWords::new(&forward),
+            inverse: AlignedWords::new(&inverse),
+            count,
+        }
+    }
+
+    /// Finishes `words`, the `block`-th of the equal blocks of the limb: `[0, 4q)` or `[0, 16q)` in, canonical out.
+    #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+    pub(super) fn forward<const LAZY: bool>(
+        &self,
+        c: &Modulus,
+        inverse52: V,
+        words: &mut [u64],
+        block: usize,
+    ) {
+        let first = block * (words.len() / BLOCK);
+        let blocks = self.blocks.lines().as_flattened();
+        let fixed = self.forward.lines();
+        assert_eq!(fixed.len(), 20);
+        let fixed = fixed.as_ptr().cast::<u64>();
+        // SAFETY: the table has ten pairs of vectors.
+        let (two, one) = unsafe { (load_pair(fixed.add(128)), load_pair(fixed.add(144))) };
+        for (index, words) in words.as_chunks_mut::<BLOCK>().0.iter_mut().enumerate() {
+            let entry = blocks[(first + index) * ENTRY..][..ENTRY].as_ptr();
+            let base = words.as_mut_ptr();
+            // SAFETY: base has 64 words, entry 24.
+            let (mut v, w, d): ([V; 8], [[V; 2]; 7], V) = unsafe {
+                (
+                    core::array::from_fn(|k| load(base.add(8 * k))),
+                    core::array::from_fn(|k| splat_pair(entry.add(2 * k))),
+                    load(entry.add(16)),
+                )
+            };
+            forward_stages::<LAZY, 8>(c, &mut v, &w);
+            let d = [d, _mm512_madd52lo_epu64(c.zero, d, inverse52)];
+            for (g, v) in v.iter_mut().enumerate() {
+                if g > 0 {
+                    // SAFETY: pair g of the fixed table.
+                    *v = product(c, c.q, *v, unsafe { load_pair(fixed.add(16 * g)) });
+                }
+                *v = product(c, c.q, *v, d);
+            }
+            for (k, v) in v.into_iter().enumerate() {
+                // SAFETY: base has 64 words.
+                unsafe { store(base.add(8 * k), v) };
+            }
+        }
+        // A loop of its own: the chain through all six stages is longer than the processor looks ahead.
+        for words in words.as_chunks_mut::<16>().0 {
+            let base = words.as_mut_ptr();
+            // SAFETY: base has sixteen words.
+            unsafe {
+                let (x, y) = cyclic(c, load(base), load(base.add(8)), two, one);
+                store(base, x);
+                store(base.add(8), y);
+            }
+        }
+    }
+
+    /// Opens `words`, the `block`-th of the equal blocks of the limb: canonical in, `[0, 2q)` out.
+    #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+    pub(super) fn inverse(&self, c: &Modulus, inverse52: V, words: &mut [u64], block: usize) {
+        let first = block * (words.len() / BLOCK);
+        let blocks = self.blocks.lines().as_flattened();
+        let fixed = self.inverse.lines();
+        assert_eq!(fixed.len(), 20);
+        let fixed = fixed.as_ptr().cast::<u64>();
+        // SAFETY: the table has ten pairs of vectors.
+        let (two, one) = unsafe { (load_pair(fixed.add(128)), load_pair(fixed.add(144))) };
+        for words in words.as_chunks_mut::<16>().0 {
+            let base = words.as_mut_ptr();
+            // SAFETY: base has sixteen words.
+            unsafe {
+                let (x, y) = cyclic_inverse(c, load(base), load(base.add(8)), two, one);
+                store(base, x);
+                store(base.add(8), y);
+            }
+        }
+        for (index, words) in words.as_chunks_mut::<BLOCK>().0.iter_mut().enumerate() {
+            let entry = blocks[(self.count - 1 - first - index) * ENTRY..][..ENTRY].as_ptr();
+            let base = words.as_mut_ptr();
+            // SAFETY: base has 64 words, entry 24.
+            let (mut v, w, d): ([V; 8], [[V; 2]; 7], V) = unsafe {
+                (
+                    core::array::from_fn(|k| load(base.add(8 * k))),
+                    core::array::from_fn(|k| splat_pair(entry.add(2 * k))),
+                    load(entry.add(16)),
+                )
+            };
+            let d = [d, _mm512_madd52lo_epu64(c.zero, d, inverse52)];
+            for (g, v) in v.iter_mut().enumerate() {
+                // SAFETY: pair g of the fixed table.
+                *v = product(c, c.q, *v, unsafe { load_pair(fixed.add(16 * g)) });
+                *v = product(c, c.q, *v, d);
+            }
+            inverse_stages::<8>(c, &mut v, &w);
+            for (k, v) in v.into_iter().enumerate() {
+                // SAFETY: base has 64 words.
+                unsafe { store(base.add(8 * k), v) };
+            }
+        }
+    }
+}
+
+fn push_pair(prime: &Prime, words: &mut Vec<u64>, lane: impl Fn(usize) -> u64) {
+    let pairs: [(u64, u64); 8] = core::array::from_fn(|b| prime.montgomery(lane(b)));
+    words.extend(pairs.iter().map(|pair| pair.0));
+    words.extend(pairs.iter().map(|pair| pair.1));
+}
+
+/// Two cyclic transforms of length 8, one per vector, natural order in, bit-reversed out.
+/// In `[0, 2q)`, canonical out.
+#[inline]
+#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+fn cyclic(c: &Modulus, a: V, b: V, two: [V; 2], one: [V; 2]) -> (V, V) {
+    // Distance 4: a0-3 b0-3 against a4-7 b4-7.
+    let x = _mm512_shuffle_i64x2::<0x44>(a, b);
+    let y = _mm512_shuffle_i64x2::<0xEE>(a, b);
+    let sum = _mm512_add_epi64(x, y);
+    let difference = _mm512_sub_epi64(_mm512_add_epi64(x, c.q2), y);
+    // Distance 2: a01 b01 a45 b45 against a23 b23 a67 b67, both in [0, 4q).
+    let x = _mm512_shuffle_i64x2::<0x88>(sum, difference);
+    let y = _mm512_shuffle_i64x2::<0xDD>(sum, difference);
+    let (p, r) = butterfly(c, x, y, two);
+    // Distance 1: a02 b02 a46 b46 against a13 b13 a57 b57.
+    let (even, odd) = butterfly(c, _mm512_unpacklo_epi64(p, r), _mm512_unpackhi_epi64(p, r), one);
+    let even = reduce_once(reduce_once(even, c.q2), c.q);
+    let odd = reduce_once(reduce_once(odd, c.q2), c.q);
+    let first = _mm512_setr_epi64(0, 8, 1, 9, 4, 12, 5, 13);
+    let second = _mm512_setr_epi64(2, 10, 3, 11, 6, 14, 7, 15);
+    (_mm512_permutex2var_epi64(even, first, odd), _mm512_permutex2var_epi64(even, second, odd))
+}
+
+/// Eight times the inverse of [`cyclic`]; canonical in, `[0, 4q)` out.
+#[inline]
+#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+fn cyclic_inverse(c: &Modulus, a: V, b: V, two: [V; 2], one: [V; 2]) -> (V, V) {
+    let even = _mm512_permutex2var_epi64(a, _mm512_setr_epi64(0, 2, 8, 10, 4, 6, 12, 14), b);
+    let odd = _mm512_permutex2var_epi64(a, _mm512_setr_epi64(1, 3, 9, 11, 5, 7, 13, 15), b);
+    let x = _mm512_add_epi64(even, odd);
+    let y = product(c, c.q, _mm512_sub_epi64(_mm512_add_epi64(even, c.q), odd), one);
+    let p = _mm512_unpacklo_epi64(x, y);
+    let r = _mm512_unpackhi_epi64(x, y);
+    let x = reduce_once(_mm512_add_epi64(p, r), c.q2);
+    let y = product(c, c.q, _mm512_sub_epi64(_mm512_add_epi64(p, c.q2), r), two);
+    let p = _mm512_permutex2var_epi64(x, _mm512_setr_epi64(0, 1, 8, 9, 2, 3, 10, 11), y);
+    let r = _mm512_permutex2var_epi64(x, _mm512_setr_epi64(4, 5, 12, 13, 6, 7, 14, 15), y);
+    let sum = _mm512_add_epi64(p, r);
+    let difference = _mm512_sub_epi64(_mm512_add_epi64(p, c.q2), r);
+    (_mm512_shuffle_i64x2::<0x44>(sum, difference), _mm512_shuffle_i64x2::<0xEE>(sum, difference))
+}

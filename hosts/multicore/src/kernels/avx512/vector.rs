@@ -1,0 +1,242 @@
+//! Element-wise kernels, eight words at a time. Canonical in and out; lengths are checked by the dispatcher.
+
+use core::arch::x86_64::*;
+
+use super::super::prime::{MASK52, Prime};
+use super::{Modulus, V, factor, get, lift, load, product, reduce_once, set};
+
+/// Barrett's reduction of 104-bit products kept as a low sum and a high sum.
+struct Barrett {
+    c: Modulus,
+    /// Moves a canonical factor to the top of 52 bits.
+    shift: __m128i,
+    ratio: V,
+    mask: V,
+}
+
+impl Barrett {
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+    fn new(prime: &Prime) -> Self {
+        Self {
+            c: Modulus::new(prime.value()),
+            shift: _mm_cvtsi64_si128(i64::from(52 - prime.bits())),
+            ratio: _mm512_set1_epi64(prime.ratio52 as i64),
+            mask: _mm512_set1_epi64(MASK52 as i64),
+        }
+    }
+
+    /// `(x·y mod 2^52, floor(x·y / 2^(bits − 1)))`, each added to a running sum.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+    fn accumulate(&self, (low, high): (V, V), x: V, y: V) -> (V, V) {
+        let left = _mm512_sll_epi64(x, self.shift);
+        let right = _mm512_add_epi64(y, y);
+        (_mm512_madd52lo_epu64(low, x, y), _mm512_madd52hi_epu64(high, left, right))
+    }
+
+    /// The canonical residue of one accumulated product, or of two: the quotient is short by less than 2.5 or 4.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+    fn reduce(&self, (low, high): (V, V)) -> V {
+        let quotient = _mm512_madd52hi_epu64(self.c.zero, high, self.ratio);
+        let r = _mm512_sub_epi64(low, _mm512_mullo_epi64(quotient, self.c.q));
+        reduce_once(reduce_once(_mm512_and_si512(r, self.mask), self.c.q2), self.c.q)
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+    fn multiply(&self, x: V, y: V) -> V {
+        self.reduce(self.accumulate((self.c.zero, self.c.zero), x, y))
+    }
+}
+
+/// Sets every line of `x` to `f` of itself.
+macro_rules! each {
+    ($x:ident => $f:expr) => {
+        for x in $x.as_chunks_mut::<8>().0 {
+            let $x = get(x);
+            set(x, $f);
+        }
+    };
+    ($x:ident, $($y:ident),+ => $f:expr) => {
+        for (index, x) in $x.as_chunks_mut::<8>().0.iter_mut().enumerate() {
+            let $x = get(x);
+            $(let $y = get(&$y.as_chunks::<8>().0[index]);)+
+            set(x, $f);
+        }
+    };
+}
+
+#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+pub(crate) fn add_assign(prime: &Prime, x: &mut [u64], y: &[u64]) {
+    let c = Modulus::new(prime.value());
+    each!(x, y => reduce_once(_mm512_add_epi64(x, y), c.q));
+}
+
+#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+pub(crate) fn sub_assign(prime: &Prime, x: &mut [u64], y: &[u64]) {
+    let c = Modulus::new(prime.value());
+    each!(x, y => lift(&c, _mm512_sub_epi64(x, y)));
+}
+
+#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+pub(crate) fn negate_assign(prime: &Prime, x: &mut [u64]) {
+    let c = Modulus::new(prime.value());
+    each!(x => lift(&c, _mm512_sub_epi64(c.zero, x)));
+}
+
+#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+pub(crate) fn multiply(prime: &Prime, destination: &mut [u64], x: &[u64], y: &[u64]) {
+    let barrett = Barrett::new(prime);
+    let sources = x.as_chunks::<8>().0.iter().zip(y.as_chunks::<8>().0);
+    for (destination, (x, y)) in destination.as_chunks_mut::<8>().0.iter_mut().zip(sources) {
+        set(destination, barrett.multiply(get(x), get(y)));
+    }
+}
+
+#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+pub(crate) fn multiply_assign(prime: &Prime, x: &mut [u64], y: &[u64]) {
+    let barrett = Barrett::new(prime);
+    each!(x, y => barrett.multiply(x, y));
+}
+
+#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+pub(crate) fn multiply_add(prime: &Prime, sum: &mut [u64], x: &[u64], y: &[u64]) {
+    let barrett = Barrett::new(prime);
+    each!(sum, x, y => reduce_once(_mm512_add_epi64(sum, barrett.multiply(x, y)), barrett.c.q));
+}
+
+#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+pub(crate) fn multiply_scalar_assign(prime: &Prime, x: &mut [u64], s: u64) {
+    let (c, w) = (Modulus::new(prime.value()), factor(prime, s));
+    each!(x => lift(&c, product(&c, c.zero, x, w)));
+}
+
+#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+pub(crate) fn multiply_scalar_add(prime: &Prime, sum: &mut [u64], x: &[u64], s: u64) {
+    let (c, w) = (Modulus::new(prime.value()), factor(prime, s));
+    // (−q, 2q) up to [0, 3q).
+    each!(sum, x => {
+        let t = product(&c, _mm512_add_epi64(sum, c.q), x, w);
+        reduce_once(reduce_once(t, c.q2), c.q)
+    });
+}
+
+#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+pub(crate) fn add_scalar_assign(prime: &Prime, x: &mut [u64], s: u64) {
+    let (c, s) = (Modulus::new(prime.value()), _mm512_set1_epi64(s as i64));
+    each!(x => reduce_once(_mm512_add_epi64(x, s), c.q));
+}
+
+#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+pub(crate) fn sub_multiply_scalar(prime: &Prime, x: &mut [u64], y: &[u64], s: u64) {
+    let (c, w) = (Modulus::new(prime.value()), factor(prime, s));
+    each!(x, y => {
+        let difference = _mm512_sub_epi64(_mm512_add_epi64(x, c.q), y);
+        lift(&c, product(&c, c.zero, difference, w))
+    });
+}
+
+#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+pub(crate) fn tensor(prime: &Prime, d: [&mut [u64]; 3], a: [&[u64]; 2], b: [&[u64]; 2]) {
+    let barrett = Barrett::new(prime);
+    let zero = (barrett.c.zero, barrett.c.zero);
+    let [d0, d1, d2] = d.map(|limb| limb.as_chunks_mut::<8>().0);
+    let [a0, a1] = a.map(|limb| limb.as_chunks::<8>().0);
+    let [b0, b1] = b.map(|limb| limb.as_chunks::<8>().0);
+    let factors = a0.iter().zip(a1).zip(b0.iter().zip(b1));
+    for (((d0, d1), d2), ((a0, a1), (b0, b1))) in d0.iter_mut().zip(d1).zip(d2).zip(factors) {
+        let (a0, a1, b0, b1) = (get(a0), get(a1), get(b0), get(b1));
+        set(d0, barrett.multiply(a0, b0));
+        set(d1, barrett.reduce(barrett.accumulate(barrett.accumulate(zero, a0, b1), a1, b0)));
+        set(d2, barrett.multiply(a1, b1));
+    }
+}
+
+#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+pub(crate) fn reduce_signed(prime: &Prime, destination: &mut [u64], source: &[i64]) {
+    let c = Modulus::new(prime.value());
+    let one = factor(prime, 1);
+    let top = factor(prime, prime.reduce(1 << 52));
+    for (destination, source) in destination.as_chunks_mut::<8>().0.iter_mut().zip(source.as_chunks::<8>().0)
+    {
+        // SAFETY: a line of signed words is eight words.
+        let x = unsafe { load(source.as_ptr().cast()) };
+        let magnitude = _mm512_abs_epi64(x);
+        // IFMA reads the low 52 bits by itself.
+        let low = lift(&c, product(&c, c.zero, magnitude, one));
+        let high = lift(&c, product(&c, c.zero, _mm512_srli_epi64::<52>(magnitude), top));
+        let r = reduce_once(_mm512_add_epi64(low, high), c.q);
+        let negative = _mm512_movepi64_mask(x);
+        set(destination, lift(&c, _mm512_mask_sub_epi64(r, negative, c.zero, r)));
+    }
+}
+
+/// Both halves of `Σ_d digit_d ⊙ key_d`, added to what is there if `ADD`.
+#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+pub(crate) fn inner_product<const ADD: bool>(
+    prime: &Prime,
+    sums: [&mut [u64]; 2],
+    digits: &[&[u64]],
+    keys: [&[&[u64]]; 2],
+) {
+    let c = Modulus::new(prime.value());
+    let inverse = _mm512_set1_epi64(prime.inverse52 as i64);
+    let radix = factor(prime, prime.reduce(1 << 52));
+    let count = digits.len();
+    let mut terms = [[core::ptr::null::<u64>(); 3]; 16];
+    for (d, term) in terms[..count].iter_mut().enumerate() {
+        let limbs = [digits[d], keys[0][d], keys[1][d]];
+        assert!(limbs.iter().all(|limb| limb.len() == sums[0].len()));
+        *term = limbs.map(<[u64]>::as_ptr);
+    }
+    let [sum0, sum1] = sums.map(|sum| sum.as_chunks_mut::<8>().0);
+    for (line, (sum0, sum1)) in sum0.iter_mut().zip(sum1).enumerate() {
+        let mut low = [c.zero; 2];
+        let mut high = [c.zero; 2];
+        for term in &terms[..count] {
+            // SAFETY: every limb has as many words as the sums, and this is one of their lines.
+            let [digit, key0, key1] = term.map(|limb| unsafe { load(limb.add(8 * line)) });
+            low[0] = _mm512_madd52lo_epu64(low[0], digit, key0);
+            high[0] = _mm512_madd52hi_epu64(high[0], digit, key0);
+            low[1] = _mm512_madd52lo_epu64(low[1], digit, key1);
+            high[1] = _mm512_madd52hi_epu64(high[1], digit, key1);
+        }
+        for (half, sum) in [sum0, sum1].into_iter().enumerate() {
+            let t = montgomery(&c, inverse, low[half], high[half]);
+            // Below 2^52 again, so a product by 2^104 takes the Montgomery factor out.
+            let t = lift(&c, product(&c, c.zero, lift(&c, t), radix));
+            let t = if ADD { reduce_once(_mm512_add_epi64(get(sum), t), c.q) } else { t };
+            set(sum, t);
+        }
+    }
+}
+
+/// `(low + 2^52·high)·2^−52 mod q` in `(−q, 2^52)`, for a sum below 2^104.
+#[inline]
+#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+pub(super) fn montgomery(c: &Modulus, inverse: V, low: V, high: V) -> V {
+    let high = _mm512_add_epi64(high, _mm512_srli_epi64::<52>(low));
+    let quotient = _mm512_mullo_epi64(low, inverse);
+    _mm512_sub_epi64(high, _mm512_madd52hi_epu64(c.zero, quotient, c.q))
+}
+
+/// Line `i` of the destination is line `index[i] / 8` of the source under permutation `index[i] % 8`.
+#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+pub(crate) fn automorphism<const ADD: bool>(
+    prime: &Prime,
+    destination: &mut [u64],
+    source: &[u64],
+    index: &[u32],
+    permutations: &[[u64; 8]; 8],
+) {
+    let c = Modulus::new(prime.value());
+    let source = source.as_chunks::<8>().0;
+    for (destination, &index) in destination.as_chunks_mut::<8>().0.iter_mut().zip(index) {
+        let permutation = get(&permutations[index as usize % 8]);
+        let line = _mm512_permutexvar_epi64(permutation, get(&source[index as usize / 8]));
+        let line = if ADD { reduce_once(_mm512_add_epi64(get(destination), line), c.q) } else { line };
+        set(destination, line);
+    }
+}

@@ -1,0 +1,80 @@
+//! The negacyclic number-theoretic transform of one limb.
+
+#[cfg(target_arch = "x86_64")]
+use super::avx512;
+use super::{KernelError, Kernels, Path, Prime, scalar_ntt};
+
+/// Smallest and largest log2 N.
+const LOGS: core::ops::RangeInclusive<u32> = 4..=17;
+
+/// Twiddles of one prime and ring degree, laid out for one path.
+///
+/// With ψ the prime's `2N`-th root ([`Prime::root`]), `forward` maps natural order to bit-reversed order,
+/// `out[i] = Σ_j x[j]·ψ^((2·brv(i)+1)·j)`, and `inverse` is its exact inverse, 1/N included.
+#[derive(Clone, Debug)]
+pub struct NttTable {
+    prime: Prime,
+    log: u32,
+    layout: Layout,
+}
+
+#[derive(Clone, Debug)]
+enum Layout {
+    Scalar(scalar_ntt::Table),
+    #[cfg(target_arch = "x86_64")]
+    Avx512(avx512::ntt::Table),
+}
+
+impl NttTable {
+    /// Builds the table of `prime` for the ring of `degree` coefficients.
+    pub fn new(kernels: Kernels, prime: Prime, degree: usize) -> Result<Self, KernelError> {
+        let log = degree.trailing_zeros();
+        if !degree.is_power_of_two() || !LOGS.contains(&log) {
+            return Err(KernelError::Degree { degree, modulus: prime.value() });
+        }
+        let layout = match kernels.path() {
+            #[cfg(target_arch = "x86_64")]
+            Path::Avx512 if log >= avx512::ntt::MIN_LOG => {
+                Layout::Avx512(avx512::ntt::Table::new(&prime, log)?)
+            }
+            _ => Layout::Scalar(scalar_ntt::Table::new(&prime, log)?),
+        };
+        Ok(Self { prime, log, layout })
+    }
+
+    /// The modulus with its constants.
+    pub const fn prime(&self) -> &Prime {
+        &self.prime
+    }
+
+    /// N.
+    pub const fn degree(&self) -> usize {
+        1 << self.log
+    }
+
+    /// Transforms the N coefficients in `x` to N values, in place.
+    ///
+    /// # Panics
+    /// If `x` does not have N words.
+    pub fn forward(&self, x: &mut [u64]) {
+        match &self.layout {
+            Layout::Scalar(table) => table.forward(&self.prime, x),
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: this layout is built only from kernels whose path the processor has.
+            Layout::Avx512(table) => unsafe { table.forward(&self.prime, x) },
+        }
+    }
+
+    /// Transforms the N values in `x` to N coefficients, in place.
+    ///
+    /// # Panics
+    /// If `x` does not have N words.
+    pub fn inverse(&self, x: &mut [u64]) {
+        match &self.layout {
+            Layout::Scalar(table) => table.inverse(&self.prime, x),
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: this layout is built only from kernels whose path the processor has.
+            Layout::Avx512(table) => unsafe { table.inverse(&self.prime, x) },
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! What is known about each non-linear site: the range of arguments seen there, and the polynomial that serves it.
+
+use veilformer::approx::{ApproxError, Approximation, Interval, fit};
+use veilformer::transformer::{Config, Site};
+
+use crate::remez::relu_minimax;
+
+/// Smallest and largest argument seen at every site.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Ranges {
+    config: Config,
+    seen: Vec<(f64, f64)>,
+}
+
+impl Ranges {
+    /// Nothing seen yet.
+    pub fn new(config: &Config) -> Self {
+        Self { config: *config, seen: vec![(f64::INFINITY, f64::NEG_INFINITY); Site::count(config)] }
+    }
+
+    /// Notes an argument.
+    pub fn note(&mut self, site: Site, argument: f64) {
+        let (low, high) = &mut self.seen[site.index(&self.config)];
+        *low = low.min(argument);
+        *high = high.max(argument);
+    }
+
+    /// Adds what another run saw.
+    pub fn merge(&mut self, other: &Self) {
+        for (a, b) in self.seen.iter_mut().zip(&other.seen) {
+            *a = (a.0.min(b.0), a.1.max(b.1));
+        }
+    }
+
+    /// (smallest, largest) argument seen; an empty range is (∞, −∞).
+    pub fn get(&self, site: Site) -> (f64, f64) {
+        self.seen[site.index(&self.config)]
+    }
+
+    /// The first site whose arguments left its interval.
+    pub fn escape(&self, table: &Approximations) -> Option<Site> {
+        Site::all(&self.config).find(|&site| {
+            let (low, high) = self.get(site);
+            low <= high
+                && table
+                    .get(site)
+                    .is_none_or(|a| !(a.interval().contains(low) && a.interval().contains(high)))
+        })
+    }
+}
+
+/// The degree and the squarings a site may spend, and its margin.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Budget {
+    /// Degree of the polynomial.
+    pub degree: usize,
+    /// Squarings after it (the kernel).
+    pub squarings: u32,
+    /// How far beyond the calibrated range the interval reaches, as a factor on the far end(s).
+    pub margin: f64,
+}
+
+/// One site's polynomial and where it comes from.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Entry {
+    /// The interval.
+    pub interval: Interval,
+    /// Squarings after the polynomial.
+    pub squarings: u32,
+    /// Chebyshev coefficients.
+    pub coefficients: Vec<f64>,
+    /// The range of arguments it was calibrated on.
+    pub observed: (f64, f64),
+}
+
+/// The model's table of approximations.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Approximations {
+    config: Config,
+    entries: Vec<Option<Entry>>,
+}
+
+impl Approximations {
+    /// An empty table.
+    pub fn new(config: &Config) -> Self {
+        Self { config: *config, entries: vec![None; Site::count(config)] }
+    }
+
+    /// Stores a site's polynomial, after checking that it is usable.
+    pub fn insert(&mut self, site: Site, entry: Entry) -> Result<(), ApproxError> {
+        Approximation::new(site.function(), entry.interval, entry.squarings, &entry.coefficients)?;
+        self.entries[site.index(&self.config)] = Some(entry);
+        Ok(())
+    }
+
+    /// A site's polynomial.
+    pub fn get(&self, site: Site) -> Option<Approximation<'_>> {
+        let entry = self.entry(site)?;
+        Approximation::new(site.function(), entry.interval, entry.squarings, &entry.coefficients).ok()
+    }
+
+    /// A site's polynomial and its provenance.
+    pub fn entry(&self, site: Site) -> Option<&Entry> {
+        self.entries.get(site.index(&self.config))?.as_ref()
+    }
+
+    /// Fits a polynomial for every site the program visits, on the range seen there widened by the budget's margin.
+    pub fn calibrate(
+        config: &Config,
+        ranges: &Ranges,
+        budget: impl Fn(Site) -> Budget,
+    ) -> Result<Self, ApproxError> {
+        let mut table = Self::new(config);
+        for site in Site::all(config) {
+            let budget = budget(site);
+            let observed = ranges.get(site);
+            let interval = widen(site, observed, budget.margin)?;
+            let mut coefficients = vec![0.0; budget.degree + 1];
+            match site {
+                Site::Gate(_) => coefficients = relu_minimax(interval, budget.degree),
+                _ => fit(site.function(), interval, budget.squarings, 0, &mut coefficients).map(drop)?,
+            }
+            table.insert(site, Entry { interval, squarings: budget.squarings, coefficients, observed })?;
+        }
+        Ok(table)
+    }
+}
+
+/// The interval of a site: variances get the factor at both ends (they are positive), the kernel's exponent at its
+/// far end (it ends at 0), the gate and tanh symmetrically (so that odd and even parts stay odd and even).
+fn widen(site: Site, (low, high): (f64, f64), margin: f64) -> Result<Interval, ApproxError> {
+    let reach = margin * high.abs().max(low.abs());
+    match site {
+        Site::FirstNorm(_) | Site::SecondNorm(_) | Site::FinalNorm => {
+            Interval::new(low / margin, high * margin)
+        }
+        Site::Kernel(_) => Interval::new(margin * low, 0.0),
+        Site::Gate(_) | Site::Tanh => Interval::new(-reach, reach),
+    }
+}
