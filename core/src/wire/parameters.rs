@@ -64,7 +64,8 @@ pub fn read_parameters<S: Source>(reader: &mut Reader<S>, allow_insecure: bool) 
         return Err(Error::InsecureMark);
     }
     for (field, have) in [
-        (Field::Key, first(&header.key.0)),
+        // Any byte of a name counts.
+        (Field::Key, header.key.0.iter().fold(0, |any, &byte| any | byte as u64)),
         (Field::Level, header.level as u64),
         (Field::Galois, header.galois as u64),
     ] {
