@@ -176,3 +176,30 @@ fn noise_and_streams_of_objects_never_panic() {
     }
     assert_eq!(machine.available(), LIMBS);
 }
+
+#[test]
+fn parameters_of_any_content_end_in_an_error_or_in_checked_ones() {
+    let file = &files::<u32>(parameters(ParametersLiteral::INSECURE_TOY_32))[0].1;
+    // Smallest and largest values that the fields allow, and one beyond.
+    let ranges = [(9, 18), (24, 51), (19, 50), (0, 64), (0, 20), (24, 51), (0, 17), (0, 1), (0, 2)];
+    let mut random = Random::new(11);
+    let (mut scheme, mut other) = (0, 0);
+    for round in 0..400 {
+        let mut file = file.clone();
+        for (i, (min, max)) in ranges.into_iter().enumerate() {
+            // From an honest file, to any.
+            if random.below(1 + round / 40) > 0 {
+                let field = (min + random.below(max - min + 1)) as u32;
+                file[HEADER_LEN + 4 * i..][..4].copy_from_slice(&field.to_le_bytes());
+            }
+        }
+        seal(&mut file);
+        match read_parameters(&mut Reader::new(file.as_slice()), true).err() {
+            Some(Error::Scheme(_)) => scheme += 1,
+            Some(Error::OtherParameters { .. }) => other += 1,
+            Some(Error::Field { .. }) | None => {}
+            Some(error) => panic!("{error}"),
+        }
+    }
+    assert!(scheme > 0 && other > 0, "{scheme} {other}");
+}
