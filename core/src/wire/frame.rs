@@ -260,9 +260,8 @@ impl<S: Source> ObjectReader<'_, S> {
     pub(super) fn limb<W: Word>(&mut self, modulus: &Modulus, words: &mut [W]) -> Result<(), Error> {
         let (mut bytes, width) = ([0u8; CHUNK * 8], residue_len(modulus));
         for chunk in words.chunks_mut(CHUNK) {
-            let packed = &mut bytes[..chunk.len() * width];
-            self.bytes(packed)?;
-            if !unpack(packed, width, modulus, chunk) {
+            self.bytes(&mut bytes[..chunk.len() * width])?;
+            if !unpack(&bytes, width, modulus, chunk) {
                 self.outside = self.outside.or(Some(self.limbs));
             }
         }
@@ -326,46 +325,27 @@ pub(super) fn checksum_of(header: &[u8; HEADER_LEN]) -> u64 {
     header.last_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes))
 }
 
-fn pack<W: Word>(words: &[W], width: usize, bytes: &mut [u8]) {
-    fn fixed<W: Word, const WIDTH: usize>(words: &[W], bytes: &mut [u8]) {
-        for (packed, word) in bytes.as_chunks_mut::<WIDTH>().0.iter_mut().zip(words) {
-            packed.copy_from_slice(&word.to_u64().to_le_bytes()[..WIDTH]);
+/// Every residue is stored as a whole word; the next one overwrites its upper
+/// bytes. The buffer has room for that: a residue has at most seven bytes.
+fn pack<W: Word>(words: &[W], width: usize, bytes: &mut [u8; CHUNK * 8]) {
+    for (i, word) in words.iter().enumerate() {
+        if let Some(place) = bytes.get_mut(i * width..).and_then(<[u8]>::first_chunk_mut) {
+            *place = word.to_u64().to_le_bytes();
         }
-    }
-    match width {
-        0 | 1 => fixed::<W, 1>(words, bytes),
-        2 => fixed::<W, 2>(words, bytes),
-        3 => fixed::<W, 3>(words, bytes),
-        4 => fixed::<W, 4>(words, bytes),
-        5 => fixed::<W, 5>(words, bytes),
-        6 => fixed::<W, 6>(words, bytes),
-        _ => fixed::<W, 7>(words, bytes),
     }
 }
 
 /// Whether all residues were below the prime; those that were not become 0.
-fn unpack<W: Word>(bytes: &[u8], width: usize, modulus: &Modulus, words: &mut [W]) -> bool {
-    fn fixed<W: Word, const WIDTH: usize>(bytes: &[u8], q: u64, words: &mut [W]) -> bool {
-        let mut canonical = true;
-        for (packed, word) in bytes.as_chunks::<WIDTH>().0.iter().zip(words) {
-            let mut wide = [0; 8];
-            wide[..WIDTH].copy_from_slice(packed);
-            let value = u64::from_le_bytes(wide);
-            canonical &= value < q;
-            *word = W::from_u64(if value < q { value } else { 0 });
-        }
-        canonical
+/// Reads whole words and masks, as [`pack`] writes.
+fn unpack<W: Word>(bytes: &[u8; CHUNK * 8], width: usize, modulus: &Modulus, words: &mut [W]) -> bool {
+    let (q, mask) = (modulus.value(), (1 << (8 * width)) - 1);
+    let mut canonical = true;
+    for (window, word) in bytes.windows(8).step_by(width).zip(words) {
+        let value = window.first_chunk().map_or(q, |wide| u64::from_le_bytes(*wide) & mask);
+        canonical &= value < q;
+        *word = W::from_u64(if value < q { value } else { 0 });
     }
-    let q = modulus.value();
-    match width {
-        0 | 1 => fixed::<W, 1>(bytes, q, words),
-        2 => fixed::<W, 2>(bytes, q, words),
-        3 => fixed::<W, 3>(bytes, q, words),
-        4 => fixed::<W, 4>(bytes, q, words),
-        5 => fixed::<W, 5>(bytes, q, words),
-        6 => fixed::<W, 6>(bytes, q, words),
-        _ => fixed::<W, 7>(bytes, q, words),
-    }
+    canonical
 }
 
 #[cfg(test)]
