@@ -36,7 +36,7 @@ pub struct Options {
     pub learning_rate: f64,
     /// The optimizer.
     pub optimizer: AdamW,
-    /// Chance that a token is replaced by [UNK].
+    /// Chance that a token is replaced by `[UNK]`.
     pub word_dropout: f64,
     /// Everything random follows from it.
     pub seed: u64,
