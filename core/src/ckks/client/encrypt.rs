@@ -25,7 +25,7 @@ impl<A: Accelerator> PublicKey<A> {
     /// a multiple.
     ///
     /// # Errors
-    /// [`Error::Length`] unless `b` is over Q_L; the accelerator's.
+    /// [`Error::OtherChain`]; [`Error::Length`] unless `b` is over Q_L; the accelerator's.
     pub fn from_parts(
         accelerator: &A,
         parameters: &Parameters,
@@ -34,6 +34,9 @@ impl<A: Accelerator> PublicKey<A> {
         b: Polynomial<A, Evaluations>,
         words: &mut [A::Word],
     ) -> Result<Self, Error> {
+        if accelerator.chain() != parameters.chain() {
+            return Err(Error::OtherChain);
+        }
         let basis = Basis::level(parameters.max_level());
         if b.basis() != basis {
             return Err(Error::Length { have: b.basis().len(), need: basis.len() });
@@ -61,6 +64,15 @@ impl<A: Accelerator> PublicKey<A> {
         self.b.basis().len() - 1
     }
 }
+
+/// Standard deviation of a coefficient's noise after encryption with the
+/// public key: v·e + e0 + e1·s with v and s uniform ternary.
+pub fn public_key_noise(degree: usize) -> f64 {
+    sampling::ERROR_DEVIATION * libm::sqrt(4.0 * degree as f64 / 3.0 + 1.0)
+}
+
+/// The same after encryption with the secret key.
+pub const SECRET_KEY_NOISE: f64 = sampling::ERROR_DEVIATION;
 
 impl<A: Trusted> PublicKey<A> {
     /// Encrypts an encoded message at its level. `signed` is scratch of N words.

@@ -8,7 +8,8 @@ use crate::ckks::{Error, KeyId, ParameterField, SeededSwitchingKey, SwitchingKey
 use crate::ring::{Basis, MAX_LIMBS, PublicSeed, Purpose, StreamId, sampling};
 
 impl<A: Trusted> SecretKey<'_, A> {
-    /// Limbs that making a key at `level` takes on top of the key itself.
+    /// Limbs that making a key at `level` takes on top of the key itself; a
+    /// seeded key takes those of one a half, Q_level ∪ P, besides.
     pub fn switching_scratch_limbs(&self, level: usize) -> usize {
         self.parameters.key_basis(level).len() + level + 1
     }

@@ -67,15 +67,19 @@ fn round_trips<W: Word>(literal: ParametersLiteral) {
             let fresh = public.encrypt(accelerator, &plain, &mut rng, &mut signed).unwrap();
             let fused =
                 public.encrypt_coefficients(accelerator, level, &message, &mut rng, &mut signed).unwrap();
-            let seeded = secret.encrypt_seeded(level, &mut message, &mut rng, &mut words).unwrap();
-            assert!(message.iter().all(|&x| x == 0), "the message is wiped");
+            let mut copy = message.clone();
+            let seeded = secret.encrypt_seeded(level, &mut copy, &mut rng, &mut words).unwrap();
+            assert!(copy.iter().all(|&x| x == 0), "the message is wiped");
             let symmetric = seeded.expand(accelerator, &mut words).unwrap();
             assert!(signed.iter().all(|&x| x == 0), "scratch is wiped");
             // Fresh noise: mean bits at least log2 scale − log2 N − 2 (public key)
             // and three more for symmetric encryption.
             let expected = libm::log2(scale) - libm::log2(degree as f64);
             let mut coefficients = vec![0.0; degree];
-            for (ciphertext, bits) in [(&fresh, -2.0), (&fused, -2.0), (&symmetric, 3.0)] {
+            let by_public = public_key_noise(degree);
+            for (ciphertext, bits, noise) in
+                [(&fresh, -2.0, by_public), (&fused, -2.0, by_public), (&symmetric, 3.0, SECRET_KEY_NOISE)]
+            {
                 assert_eq!(ciphertext.level(), level);
                 secret.decrypt_coefficients(ciphertext, &mut words, &mut coefficients).unwrap();
                 let copy = coefficients.clone();
@@ -95,6 +99,9 @@ fn round_trips<W: Word>(literal: ParametersLiteral) {
                 assert_eq!(coefficients, copy);
                 let mut integers = vec![0i64; degree];
                 secret.decrypt_integers(ciphertext, &mut words, &mut integers).unwrap();
+                let squares: f64 = integers.iter().zip(&message).map(|(x, m)| ((x - m) as f64).powi(2)).sum();
+                let ratio = (squares / degree as f64).sqrt() / noise;
+                assert!((0.85..1.15).contains(&ratio), "level {level}: noise is {ratio} of {noise}");
                 assert!(integers.iter().zip(&copy).all(|(&a, &b)| a as f64 == b));
             }
         }
@@ -316,13 +323,22 @@ fn a_seeded_key_expands_to_the_key_and_a_trimmed_one_is_part_of_it() {
 #[test]
 fn one_limb_less_than_needed_is_a_typed_error() {
     let literal = ParametersLiteral::INSECURE_TOY;
-    let need = {
+    let (whole, seeded) = {
         let p = literal.check().unwrap();
         let key = SwitchingKey::<Portable<'_, '_, u64, 512>>::limbs_needed(&p, 3);
         // Secret, key, target and source.
-        p.chain().moduli().len() + key + p.key_basis(3).len() + 4
+        let need = p.chain().moduli().len() + key + p.key_basis(3).len() + 4;
+        (need, need - key / 2 + p.key_basis(3).len())
     };
-    for (limbs, fits) in [(need, true), (need - 1, false)] {
+    for (limbs, fits) in [(seeded, true), (seeded - 1, false)] {
+        with_client::<u64>(literal, limbs, |parameters, accelerator, _| {
+            let (mut signed, mut words) = (vec![0i64; parameters.degree()], vec![0u64; parameters.degree()]);
+            let secret = SecretKey::generate(accelerator, parameters, seed(3), &mut signed).unwrap();
+            let key = secret.seeded_switching_key(KeyId::Galois(5), 3, &mut signed, &mut words);
+            assert_eq!(key.is_ok(), fits);
+        });
+    }
+    for (limbs, fits) in [(whole, true), (whole - 1, false)] {
         with_client::<u64>(literal, limbs, |parameters, accelerator, pool| {
             let (mut signed, mut words) = (vec![0i64; parameters.degree()], vec![0u64; parameters.degree()]);
             let secret = SecretKey::generate(accelerator, parameters, seed(3), &mut signed).unwrap();
