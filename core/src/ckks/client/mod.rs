@@ -10,6 +10,41 @@
 //! level + 1 limbs to be sent. With N = 2^12 and three 30-bit primes in 32-bit
 //! words that is 112 KiB of limbs, 96 KiB of tables, and 48 KiB of host memory.
 //! The stack stays below 64 KiB.
+//!
+//! ```
+//! use veilformer::accel::Portable;
+//! use veilformer::ckks::client::SecretKey;
+//! use veilformer::ckks::encoding::Encoder;
+//! use veilformer::ckks::{Error, ParametersLiteral};
+//! use veilformer::memory::{Arena, LimbPool};
+//! use veilformer::ring::{RingTables, SecretSeed};
+//!
+//! fn round_trip(rng: &mut impl rand_core::CryptoRng) -> Result<f64, Error> {
+//!     let parameters = ParametersLiteral::N13_3.check()?;
+//!     let (n, level) = (parameters.degree(), parameters.max_level());
+//!     let mut memory = vec![0u64; RingTables::<u64>::words_needed(parameters.chain()) + 16 * n];
+//!     let mut arena = Arena::new(&mut memory);
+//!     let tables = RingTables::new(parameters.chain(), &mut arena)?;
+//!     let pool = LimbPool::<u64, 16>::new(&mut arena, n, 16)?;
+//!     let accelerator = Portable::new(&tables, &pool)?;
+//!     let (mut twiddles, mut scratch) = (vec![0.0; n], vec![0.0; n]);
+//!     let encoder = Encoder::new(n, &mut Arena::new(&mut twiddles))?;
+//!     let (mut message, mut words) = (vec![0i64; n], vec![0u64; 2 * n]);
+//!
+//!     let secret = SecretKey::generate(&accelerator, &parameters, SecretSeed::draw(rng), &mut message)?;
+//!     encoder.encode_real(&[0.5, -0.25], parameters.scale(level), &mut scratch, &mut message)?;
+//!     let small = secret.encrypt_seeded(level, &mut message, rng, &mut words)?;
+//!     let ciphertext = small.expand(&accelerator, &mut words)?;
+//!
+//!     let mut values = [0.0; 2];
+//!     secret.decrypt_coefficients(&ciphertext, &mut words, &mut scratch)?;
+//!     encoder.decode_real(&mut scratch, ciphertext.scale(&parameters), &mut values)?;
+//!     Ok((values[0] - 0.5).abs().max((values[1] + 0.25).abs()))
+//! }
+//! # use rand_core::SeedableRng;
+//! assert!(round_trip(&mut chacha20::ChaCha20Rng::from_seed([1; 32]))? < 1e-9);
+//! # Ok::<(), Error>(())
+//! ```
 
 mod encrypt;
 mod guard;
