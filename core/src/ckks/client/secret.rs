@@ -107,7 +107,8 @@ impl<'a, A: Trusted> SecretKey<'a, A> {
     }
 
     /// c0 + c1·s at the ciphertext's level, noise included. Keep it: whoever
-    /// sees such a plaintext learns about the key ([`SecretKey::release`]).
+    /// sees such a plaintext learns about the key ([`SecretKey::release`]). Its
+    /// limbs go back to the pool uncleared.
     ///
     /// # Errors
     /// [`Error::Level`], or out of limbs.
@@ -120,7 +121,8 @@ impl<'a, A: Trusted> SecretKey<'a, A> {
     /// As [`SecretKey::decrypt`], but only the coefficients, from the limbs
     /// that decide them: N values times the scale, for
     /// [`Encoder::decode`](crate::ckks::encoding::Encoder::decode). `words` is
-    /// scratch of [`words_to_read`](crate::ckks::encoding::words_to_read).
+    /// scratch of [`words_to_read`](crate::ckks::encoding::words_to_read); the
+    /// message's residues stay in it.
     ///
     /// # Errors
     /// [`Error::Level`], [`Error::Length`], or out of limbs.
