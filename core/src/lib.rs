@@ -18,3 +18,4 @@ pub mod ckks;
 pub mod memory;
 pub mod ring;
 pub mod transformer;
+pub mod wire;

@@ -1,0 +1,130 @@
+//! Parameters: the literal, and the fingerprint of what it must become.
+//!
+//! The primes are not stored. Whoever reads derives them again, and the
+//! fingerprint over every prime shows whether they are the writer's.
+//!
+//! Payload: seven fields of the literal, the distribution of the secret and
+//! the promise, 32 bits each; the fingerprint, 32 bytes.
+
+use super::error::Field;
+use super::frame::{ObjectWriter, Reader};
+use super::header::{Header, Kind, first};
+use super::{Error, Sink, Source};
+use crate::ckks::{Parameters, ParametersLiteral, SecretDistribution, Security};
+
+const FIELDS: usize = 9;
+pub(super) const PAYLOAD: u64 = 4 * FIELDS as u64 + 32;
+
+/// Writes `parameters`.
+///
+/// # Errors
+/// [`Error::NoRoom`], [`Error::Stream`].
+pub fn write_parameters<S: Sink>(sink: &mut S, parameters: &Parameters) -> Result<(), Error> {
+    let mut writer = ObjectWriter::new(sink, &Header::new(Kind::Parameters, parameters, [0; 16], PAYLOAD))?;
+    let literal = parameters.literal();
+    for field in [
+        literal.log_degree,
+        literal.base_bits,
+        literal.scale_bits,
+        literal.levels,
+        literal.special_primes,
+        literal.special_bits,
+        literal.digit_size,
+        match literal.secret {
+            SecretDistribution::UniformTernary => 0,
+        },
+        match literal.security {
+            Security::Classical128 => 1,
+            #[cfg(feature = "insecure-toy")]
+            Security::InsecureToy => 0,
+        },
+    ] {
+        writer.bytes(&field.to_le_bytes())?;
+    }
+    writer.bytes(parameters.fingerprint())?;
+    writer.finish()
+}
+
+/// Reads parameters and checks them as if they had been typed in.
+///
+/// # Errors
+/// As [`Reader::header`]; then [`Error::Kind`]; [`Error::InsecureMark`] unless
+/// `allow_insecure` and the feature `insecure-toy` is on; [`Error::Truncated`],
+/// [`Error::TooLarge`], [`Error::Corrupt`]; [`Error::Field`] or [`Error::Scheme`]
+/// when no writer of ours would have written them; [`Error::OtherParameters`]
+/// when this build derives other primes.
+pub fn read_parameters<S: Source>(reader: &mut Reader<S>, allow_insecure: bool) -> Result<Parameters, Error> {
+    let header = reader.header()?;
+    if header.kind != Kind::Parameters {
+        return Err(Error::Kind { have: header.kind.code(), expected: Some(Kind::Parameters) });
+    }
+    if header.insecure && !(allow_insecure && cfg!(feature = "insecure-toy")) {
+        return Err(Error::InsecureMark);
+    }
+    for (field, have) in [
+        (Field::Owner, first(&header.owner)),
+        (Field::Level, header.level as u64),
+        (Field::Galois, header.galois as u64),
+    ] {
+        if have != 0 {
+            return Err(Error::Field { field, have, max: 0 });
+        }
+    }
+    let mut object = reader.payload(PAYLOAD)?;
+    let mut fields = [0u32; FIELDS];
+    for field in &mut fields {
+        let mut bytes = [0; 4];
+        object.bytes(&mut bytes)?;
+        *field = u32::from_le_bytes(bytes);
+    }
+    let mut fingerprint = [0; 32];
+    object.bytes(&mut fingerprint)?;
+    object.finish()?;
+
+    let [
+        log_degree,
+        base_bits,
+        scale_bits,
+        levels,
+        special_primes,
+        special_bits,
+        digit_size,
+        secret,
+        security,
+    ] = fields;
+    let outside = |have: u32, max: u64| Error::Field { field: Field::Parameters, have: have as u64, max };
+    let literal = ParametersLiteral {
+        log_degree,
+        base_bits,
+        scale_bits,
+        levels,
+        special_primes,
+        special_bits,
+        digit_size,
+        secret: match secret {
+            0 => SecretDistribution::UniformTernary,
+            _ => return Err(outside(secret, 0)),
+        },
+        security: match security {
+            1 => Security::Classical128,
+            #[cfg(feature = "insecure-toy")]
+            0 => Security::InsecureToy,
+            #[cfg(not(feature = "insecure-toy"))]
+            0 => return Err(Error::InsecureMark),
+            _ => return Err(outside(security, 1)),
+        },
+    };
+    if header.insecure != (security == 0) {
+        return Err(Error::Field {
+            field: Field::Flags,
+            have: header.insecure as u64,
+            max: (security == 0) as u64,
+        });
+    }
+    let parameters = literal.check()?;
+    let need = Header::new(Kind::Parameters, &parameters, [0; 16], PAYLOAD).parameters;
+    if fingerprint != *parameters.fingerprint() || header.parameters != need {
+        return Err(Error::OtherParameters { have: first(&header.parameters), need: first(&need) });
+    }
+    Ok(parameters)
+}
