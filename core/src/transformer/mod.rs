@@ -31,3 +31,6 @@ pub use forward::{
     Discard, HeadTape, Keep, LayerTape, ProjectionTape, Record, Tape, forward, forward_recorded,
 };
 pub use parameters::{Norm, Parameter, Projection, Shape, Site};
+
+#[cfg(test)]
+mod tests;

@@ -1,12 +1,23 @@
-//! Plaintext side of Veilformer: f64 executors, trainer, polynomial calibration, planner.
+//! Plaintext side of Veilformer: what needs a heap but no secret.
+//!
+//! * [`executor`], [`gradient`]: the program of `veilformer::transformer` on matrices of f32 or f64, exact or with the
+//!   shipped polynomials, forward and backward. The reference for every encrypted run.
+//! * [`sites`], [`remez`]: calibration: the ranges seen at every non-linear site, and the polynomials fitted to them.
+//! * [`fold`]: what the encrypted executor multiplies by, after every constant has been folded into a weight.
+//! * [`train`], [`optimizer`], [`recipe`]: the trainer, and how the shipped model is made.
+//! * [`data`], [`tokenizer`], [`model`], [`run`]: GLUE files, word pieces, model folders, evaluation.
+//! * [`tensor`], [`parameters`], [`scalar`], [`random`]: what the rest is made of.
 pub mod data;
 pub mod executor;
+pub mod fold;
 pub mod gradient;
 pub mod model;
 pub mod optimizer;
 pub mod parameters;
 pub mod random;
+pub mod recipe;
 pub mod remez;
+pub mod run;
 pub mod scalar;
 pub mod sites;
 pub mod tensor;

@@ -1,36 +1,27 @@
 //! The trainer: AdamW, cosine decay, penalties, and a last stretch on the polynomials that will be deployed.
 //!
-//! Deterministic for a seed: a batch is always cut into [`CHUNKS`] pieces whose gradients are added in order, whatever
+//! Deterministic for a seed: a batch is always cut into [`CHUNKS`](crate::run::CHUNKS) pieces whose gradients are added in order, whatever
 //! the number of threads.
 
+use std::ops::Range;
+
 use rayon::prelude::*;
+use veilformer::approx::ApproxError;
 use veilformer::transformer::{
-    Config, Executor, Norm, Parameter, Site, TrainingExecutor, backward, forward, forward_recorded,
+    Config, Executor, Loss, Norm, Parameter, Site, TrainingExecutor, backward, forward_recorded,
     loss_gradient, position,
 };
 
-use crate::executor::{Functions, PlainError, PlainExecutor};
+use crate::executor::{Functions, PlainError};
 use crate::gradient::{Penalties, Trainer};
 use crate::optimizer::{AdamW, Moments};
 use crate::parameters::Parameters;
 use crate::random::Random;
+use crate::run::{CHUNKS, Example, embed_raw, mask_tensor, observe};
 use crate::scalar::Scalar;
-use crate::sites::{Approximations, Budget, Ranges};
+use crate::sites::{Approximations, Budget};
 use crate::tensor::Tensor;
-use crate::tokenizer::{Sequence, UNKNOWN};
-use veilformer::approx::ApproxError;
-
-/// Pieces a batch is cut into; also the most threads that can help.
-pub const CHUNKS: usize = 2;
-
-/// A tokenised sentence and its label: a class, or a score.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Example {
-    /// The tokens.
-    pub sequence: Sequence,
-    /// The class number, or the score.
-    pub label: f32,
-}
+use crate::tokenizer::UNKNOWN;
 
 /// How to train.
 #[derive(Debug, Clone, PartialEq)]
@@ -94,7 +85,8 @@ pub struct Trained {
     pub approximations: Approximations,
 }
 
-/// Trains from random weights.
+/// Trains from random weights: first with the exact functions, then, calibrated on the whole training set, with the
+/// polynomials.
 pub fn train(
     config: &Config,
     data: &[Example],
@@ -106,35 +98,21 @@ pub fn train(
     if data.is_empty() {
         return Err(TrainError::NoData);
     }
-    let mut parameters = Parameters::<f32>::random(config, options.seed);
-    let mut moments = Moments::new(parameters.values().len());
+    let mut run = Run::new(config, data, options, penalties);
     let mut order: Vec<usize> = (0..data.len()).collect();
     let epochs = options.exact_epochs + options.polynomial_epochs;
-    let steps = (data.len().div_ceil(options.batch.max(1)) * epochs) as f64;
-    let mut step = 0;
     let mut table = None;
     for epoch in 0..epochs {
         if epoch == options.exact_epochs {
-            let ranges = observe(config, &parameters, data, Functions::Exact)?.ranges;
-            table = Some(Approximations::calibrate(config, &ranges, &budget)?);
+            table = Some(run.calibrate(&budget)?);
         }
         Random::new(options.seed, 1000 + epoch as u64).shuffle(&mut order);
+        let functions = table.as_ref().map_or(Functions::Exact, Functions::Polynomial);
         let mut loss = 0.0;
-        for batch in order.chunks(options.batch.max(1)) {
-            let functions = table.as_ref().map_or(Functions::Exact, Functions::Polynomial);
-            let cosine = 0.5 * (1.0 + (std::f64::consts::PI * f64::from(step) / steps).cos());
-            step += 1;
-            loss += train_step(
-                config,
-                data,
-                batch,
-                options,
-                (penalties, functions),
-                options.learning_rate * cosine,
-                (options.seed, epoch as u64),
-                &mut parameters,
-                &mut moments,
-            )?;
+        for (step, batch) in order.chunks(options.batch.max(1)).enumerate() {
+            let done = (epoch as f64 + (step * options.batch) as f64 / data.len() as f64) / epochs as f64;
+            let cosine = 0.5 * (1.0 + (std::f64::consts::PI * done).cos());
+            loss += run.step(batch, epoch, functions, options.learning_rate * cosine)?;
         }
         let loss = loss / data.len() as f64;
         if !loss.is_finite() {
@@ -144,93 +122,91 @@ pub fn train(
     }
     let approximations = match table {
         Some(table) => table,
-        None => {
-            let ranges = observe(config, &parameters, data, Functions::Exact)?.ranges;
-            Approximations::calibrate(config, &ranges, &budget)?
-        }
+        None => run.calibrate(&budget)?,
     };
-    Ok(Trained { parameters, approximations })
+    Ok(Trained { parameters: run.parameters, approximations })
 }
 
-/// One optimizer step on a batch; returns the sum of the losses.
-#[allow(clippy::too_many_arguments)]
-fn train_step(
-    config: &Config,
-    data: &[Example],
-    batch: &[usize],
-    options: &Options,
-    (penalties, functions): (&Penalties, Functions<'_>),
-    learning_rate: f64,
-    (seed, epoch): (u64, u64),
-    parameters: &mut Parameters<f32>,
-    moments: &mut Moments,
-) -> Result<f64, TrainError> {
-    let weights = &*parameters;
-    let pieces: Vec<(f64, Parameters<f32>)> = batch
-        .par_chunks(batch.len().div_ceil(CHUNKS))
-        .map(|piece| {
-            let mut trainer = Trainer::new(config, weights, functions, penalties);
-            let mut loss = 0.0;
-            for &index in piece {
-                let mut example = data[index].clone();
-                let mut random = Random::new(seed ^ (epoch << 40), index as u64);
-                let used = example.sequence.used;
-                for token in example.sequence.tokens.iter_mut().take(used).skip(1) {
-                    if random.uniform() < options.word_dropout {
-                        *token = UNKNOWN;
-                    }
-                }
-                loss += gradient(config, &mut trainer, weights, &example)?;
-            }
-            Ok((loss, trainer.finish().0))
-        })
-        .collect::<Result<_, PlainError>>()?;
-    let mut pieces = pieces.into_iter();
-    let Some((mut loss, mut sum)) = pieces.next() else { return Ok(0.0) };
-    for (more_loss, more) in pieces {
-        loss += more_loss;
-        sum.values_mut().iter_mut().zip(more.values()).for_each(|(a, b)| *a += b);
+/// A training run under way.
+struct Run<'a> {
+    config: &'a Config,
+    data: &'a [Example],
+    options: &'a Options,
+    penalties: &'a Penalties,
+    parameters: Parameters<f32>,
+    moments: Moments,
+    /// Where the matrices lie: gains, biases and the position's factor do not decay.
+    decayed: Vec<Range<usize>>,
+}
+
+impl<'a> Run<'a> {
+    fn new(config: &'a Config, data: &'a [Example], options: &'a Options, penalties: &'a Penalties) -> Self {
+        let parameters = Parameters::random(config, options.seed);
+        let moments = Moments::new(parameters.values().len());
+        let decays =
+            |p: &Parameter| !matches!(p, Parameter::Gain(_) | Parameter::Bias(_) | Parameter::PositionScale);
+        let decayed =
+            parameters.layout().iter().filter(|(p, _)| decays(p)).map(|(_, range)| range.clone()).collect();
+        Self { config, data, options, penalties, parameters, moments, decayed }
     }
-    let decayed: Vec<_> = parameters
-        .layout()
-        .iter()
-        .filter(|(p, _)| !matches!(p, Parameter::Gain(_) | Parameter::Bias(_) | Parameter::PositionScale))
-        .map(|(_, range)| range.clone())
-        .collect();
-    let scale = 1.0 / batch.len() as f32;
-    moments.step(&options.optimizer, learning_rate, parameters.values_mut(), sum.values(), scale, &decayed);
-    Ok(loss)
-}
 
-/// Token + scaled position, before the embedding's norm.
-fn embed_raw<F: Scalar>(config: &Config, parameters: &Parameters<F>, tokens: &[u32]) -> Tensor<F> {
-    let table = parameters.get(Parameter::TokenEmbedding);
-    let scale = parameters.get(Parameter::PositionScale).first().map_or(0.0, |s| s.to_f64());
-    let mut x = Tensor::zeros(tokens.len(), config.width);
-    for (i, &token) in tokens.iter().enumerate() {
-        let row = table.chunks_exact(config.width).nth(token as usize).unwrap_or(&[]);
-        for (feature, (y, &e)) in x.row_mut(i).iter_mut().zip(row).enumerate() {
-            *y = e + F::from_f64(scale * position(i, feature, config.width));
+    /// Polynomials for the ranges that the whole training set reaches with the exact functions.
+    fn calibrate(&self, budget: impl Fn(Site) -> Budget) -> Result<Approximations, TrainError> {
+        let seen = observe(self.config, &self.parameters, self.data, Functions::Exact)?;
+        Ok(Approximations::calibrate(self.config, &seen.ranges, budget)?)
+    }
+
+    /// One optimizer step on a batch; returns the sum of its losses.
+    fn step(
+        &mut self,
+        batch: &[usize],
+        epoch: usize,
+        functions: Functions<'_>,
+        learning_rate: f64,
+    ) -> Result<f64, TrainError> {
+        let pieces: Vec<(f64, Parameters<f32>)> = batch
+            .par_chunks(batch.len().div_ceil(CHUNKS))
+            .map(|piece| self.piece(piece, epoch, functions))
+            .collect::<Result<_, PlainError>>()?;
+        let mut pieces = pieces.into_iter();
+        let Some((mut loss, mut sum)) = pieces.next() else { return Ok(0.0) };
+        for (more_loss, more) in pieces {
+            loss += more_loss;
+            sum.values_mut().iter_mut().zip(more.values()).for_each(|(a, b)| *a += b);
         }
+        self.moments.step(
+            &self.options.optimizer,
+            learning_rate,
+            self.parameters.values_mut(),
+            sum.values(),
+            1.0 / batch.len() as f32,
+            &self.decayed,
+        );
+        Ok(loss)
     }
-    x
-}
 
-/// The normalised embedding: the tensor that is encrypted.
-pub fn embed<F: Scalar>(
-    executor: &mut PlainExecutor<'_, F>,
-    config: &Config,
-    parameters: &Parameters<F>,
-    tokens: &[u32],
-) -> Result<Tensor<F>, PlainError> {
-    executor.layer_norm(&embed_raw(config, parameters, tokens), Norm::Embedding)
-}
-
-/// The mask as a T×1 tensor.
-pub fn mask_tensor<F: Scalar>(sequence: &Sequence) -> Tensor<F> {
-    let mut mask = Tensor::zeros(sequence.tokens.len(), 1);
-    mask.data_mut().iter_mut().zip(sequence.mask()).for_each(|(m, v)| *m = F::from_f64(v));
-    mask
+    /// Loss and gradient of a part of a batch.
+    fn piece(
+        &self,
+        piece: &[usize],
+        epoch: usize,
+        functions: Functions<'_>,
+    ) -> Result<(f64, Parameters<f32>), PlainError> {
+        let mut trainer = Trainer::new(self.config, &self.parameters, functions, self.penalties);
+        let mut loss = 0.0;
+        for &index in piece {
+            let mut example = self.data[index].clone();
+            let mut random = Random::new(self.options.seed ^ ((epoch as u64) << 40), index as u64);
+            let used = example.sequence.used;
+            for token in example.sequence.tokens.iter_mut().take(used).skip(1) {
+                if random.uniform() < self.options.word_dropout {
+                    *token = UNKNOWN;
+                }
+            }
+            loss += gradient(self.config, &mut trainer, &self.parameters, &example)?;
+        }
+        Ok((loss, trainer.finish().0))
+    }
 }
 
 /// Adds one example's gradient to the trainer's; returns its loss (without penalties).
@@ -271,7 +247,6 @@ fn scatter<F: Scalar>(config: &Config, gradients: &mut Parameters<F>, tokens: &[
 
 /// One-hot, or the score.
 pub fn target<F: Scalar>(config: &Config, label: f32) -> Tensor<F> {
-    use veilformer::transformer::Loss;
     let mut target = Tensor::zeros(1, config.classes);
     match config.loss {
         Loss::CrossEntropy => {
@@ -286,7 +261,6 @@ pub fn target<F: Scalar>(config: &Config, label: f32) -> Tensor<F> {
 
 /// The loss of one row of logits.
 pub fn loss<F: Scalar>(config: &Config, logits: &Tensor<F>, label: f32) -> f64 {
-    use veilformer::transformer::Loss;
     let y: Vec<f64> = logits.data().iter().map(|v| v.to_f64()).collect();
     match config.loss {
         Loss::CrossEntropy => {
@@ -296,63 +270,4 @@ pub fn loss<F: Scalar>(config: &Config, logits: &Tensor<F>, label: f32) -> f64 {
         }
         Loss::SquaredError => 0.5 * (y[0] - f64::from(label)).powi(2),
     }
-}
-
-/// What a run over a data set saw.
-pub struct Observation {
-    /// One row of logits per example.
-    pub logits: Vec<Vec<f64>>,
-    /// The range of arguments at every site.
-    pub ranges: Ranges,
-}
-
-impl Observation {
-    /// Share of examples whose largest logit is the label's.
-    pub fn accuracy(&self, data: &[Example]) -> f64 {
-        let right = self.logits.iter().zip(data).filter(|(y, example)| {
-            let best = y.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1)).map(|(i, _)| i);
-            best == Some(example.label as usize)
-        });
-        right.count() as f64 / data.len().max(1) as f64
-    }
-
-    /// Largest and mean |difference| of the logits of two runs.
-    pub fn difference(&self, other: &Self) -> (f64, f64) {
-        let (mut worst, mut sum, mut count) = (0.0f64, 0.0, 0.0);
-        for (a, b) in self.logits.iter().flatten().zip(other.logits.iter().flatten()) {
-            worst = worst.max((a - b).abs());
-            sum += (a - b).abs();
-            count += 1.0;
-        }
-        (worst, sum / f64::max(count, 1.0))
-    }
-}
-
-/// Runs a model over examples: the logits, and the ranges every site saw.
-pub fn observe<F: Scalar>(
-    config: &Config,
-    parameters: &Parameters<F>,
-    data: &[Example],
-    functions: Functions<'_>,
-) -> Result<Observation, PlainError> {
-    let pieces: Vec<Observation> = data
-        .par_chunks(data.len().div_ceil(CHUNKS).max(1))
-        .map(|piece| {
-            let mut executor = PlainExecutor::new(config, parameters, functions);
-            let mut logits = Vec::with_capacity(piece.len());
-            for example in piece {
-                let input = embed(&mut executor, config, parameters, &example.sequence.tokens)?;
-                let mask = mask_tensor(&example.sequence);
-                let y = forward(config, &mut executor, input, &mask)?;
-                logits.push(y.data().iter().map(|v| v.to_f64()).collect());
-            }
-            Ok(Observation { logits, ranges: executor.ranges().clone() })
-        })
-        .collect::<Result<_, PlainError>>()?;
-    let mut all = Observation { logits: Vec::new(), ranges: Ranges::new(config) };
-    for piece in pieces {
-        all.ranges.merge(&piece.ranges);
-        all.logits.extend(piece.logits);
-    }
-    Ok(all)
 }

@@ -6,9 +6,10 @@ use veilformer_plain::executor::Functions;
 use veilformer_plain::gradient::{Penalties, Trainer};
 use veilformer_plain::parameters::{Parameters, parameter_name};
 use veilformer_plain::random::Random;
+use veilformer_plain::run::{Example, observe};
 use veilformer_plain::sites::{Approximations, Budget};
 use veilformer_plain::tokenizer::Sequence;
-use veilformer_plain::train::{Example, gradient, observe};
+use veilformer_plain::train::gradient;
 
 fn config(layers: usize, first_norm: bool, head_rank: usize, lora_rank: usize, loss: Loss) -> Config {
     Config {
