@@ -16,21 +16,24 @@ pub struct Timing {
     pub access: u64,
     /// Clocks that pass while one word is moved.
     pub word: u64,
+    /// Butterflies per clock.
+    pub butterflies: u64,
     /// Clocks a stage of a transform takes beyond its N/2 butterflies: filling and draining the pipeline.
     pub stage_overhead: u64,
 }
 
 impl Default for Timing {
     fn default() -> Self {
-        Self { access: 64, word: 1, stage_overhead: 9 }
+        Self { access: 64, word: 1, butterflies: 1, stage_overhead: 9 }
     }
 }
 
 impl Timing {
-    /// Clocks of one transform: one butterfly per clock.
+    /// Clocks of one transform.
     #[must_use]
     pub fn transform(&self, log_n: u8) -> u64 {
-        u64::from(log_n) * ((1 << log_n >> 1) + self.stage_overhead)
+        let stage = (1_u64 << log_n >> 1).div_ceil(self.butterflies.max(1));
+        u64::from(log_n) * (stage + self.stage_overhead)
     }
 }
 
@@ -106,18 +109,23 @@ struct Table {
     twiddles: Vec<u64>,
 }
 
-/// The command in the pipeline, decoded and latched when it started.
+/// What a command does, with the parameters it latched when it started.
+#[derive(Clone, Copy)]
+enum Work {
+    Load { q: u64, log_n: u8 },
+    Transform { forward: bool, log_n: u8 },
+}
+
+/// The command in the pipeline.
 #[derive(Clone, Copy)]
 struct Running {
     bank: usize,
     table: usize,
-    forward: bool,
+    work: Work,
     /// Clock of its end; `None`: never.
     end: Option<u64>,
     cost: u64,
     dropped: bool,
-    /// Parameters of a table being loaded, latched at the start: modulus and `log2 N`.
-    latched: Option<(u64, u8)>,
 }
 
 /// An NTT board. Time passes only while it is accessed.
@@ -210,74 +218,68 @@ impl Board {
         self.injector.log.push(FaultEvent { clock: self.clock, kind, bank, word });
     }
 
-    /// Decodes the command at the head and starts it, or stops with a fault.
+    /// Starts the command at the head, or stops with a fault.
     fn launch(&mut self) {
         let word = self.word_at(self.head);
-        let (op, at) = (command::OPCODE.of(word), command::BANK.of(word) as u8);
-        let slot = command::TABLE.of(word) as usize;
-        let (mut fault, mut latched) = (0, None);
-        if at >= self.config.banks {
-            fault |= fault::BANK.mask();
-        }
-        let log_n = match op {
-            opcode::LOAD_TABLE => self.params.get(slot).map(|p| {
-                latched = self.checked(p);
-                latched.map(|(_, log_n)| log_n)
-            }),
-            opcode::NTT_FORWARD | opcode::NTT_INVERSE => {
-                self.tables.get(slot).and_then(Option::as_ref).map(|t| Some(t.log_n))
-            }
-            _ => {
-                fault |= fault::OPCODE.mask();
-                Some(Some(0))
+        let (bank, table) = (command::BANK.of(word) as usize, command::TABLE.of(word) as usize);
+        let work = match self.decode(command::OPCODE.of(word), bank, table) {
+            Ok(work) => work,
+            Err(fault) => {
+                self.fault = fault;
+                return;
             }
         };
-        fault |= match log_n {
-            None => fault::TABLE.mask(),
-            Some(None) => fault::PARAMS.mask(),
-            Some(Some(_)) => 0,
+        let cost = match work {
+            Work::Load { log_n, .. } => 1 << log_n,
+            Work::Transform { log_n, .. } => self.config.timing.transform(log_n),
         };
-        self.fault = fault;
-        let Some(Some(log_n)) = log_n.filter(|_| fault == 0) else { return };
-        let loads = latched.is_some();
-        let cost = if loads { 1 << log_n } else { self.config.timing.transform(log_n) };
         let stuck = self.injector.strikes(FaultKind::Stuck);
         if stuck {
-            self.log(FaultKind::Stuck, at, 0);
+            self.log(FaultKind::Stuck, bank as u8, 0);
         }
-        let dropped = !loads && !stuck && self.injector.strikes(FaultKind::Dropped);
+        let transforms = matches!(work, Work::Transform { .. });
+        let dropped = transforms && !stuck && self.injector.strikes(FaultKind::Dropped);
         if dropped {
-            self.log(FaultKind::Dropped, at, 0);
+            self.log(FaultKind::Dropped, bank as u8, 0);
         }
         let end = (!stuck).then_some(self.free_at + cost);
-        self.running = Some(Running {
-            bank: at.into(),
-            table: slot,
-            forward: op == opcode::NTT_FORWARD,
-            end,
-            cost,
-            dropped,
-            latched,
-        });
+        self.running = Some(Running { bank, table, work, end, cost, dropped });
     }
 
-    fn checked(&self, params: &[u32; 8]) -> Option<(u64, u8)> {
+    /// What a command asks for, or bits of the fault register.
+    fn decode(&self, op: u32, bank: usize, table: usize) -> Result<Work, u32> {
+        let no_table = fault::TABLE.mask();
+        let work = match op {
+            opcode::LOAD_TABLE => self
+                .params
+                .get(table)
+                .ok_or(no_table)
+                .and_then(|p| self.checked(p).ok_or(fault::PARAMS.mask())),
+            opcode::NTT_FORWARD | opcode::NTT_INVERSE => {
+                let loaded = self.tables.get(table).and_then(Option::as_ref).ok_or(no_table);
+                loaded.map(|t| Work::Transform { forward: op == opcode::NTT_FORWARD, log_n: t.log_n })
+            }
+            _ => Err(fault::OPCODE.mask()),
+        };
+        if bank < self.banks.len() { work } else { Err(fault::BANK.mask() | work.err().unwrap_or(0)) }
+    }
+
+    fn checked(&self, params: &[u32; 8]) -> Option<Work> {
         let (q, neg_q_inv, log_n) = unpack(params);
         let c = &self.config;
         let good = q & 1 == 1
             && q >> c.modulus_bits == 0
             && q.wrapping_mul(neg_q_inv) == u64::MAX
             && (u32::from(c.min_log_n)..=u32::from(c.max_log_n)).contains(&log_n);
-        good.then_some((q, log_n as u8))
+        good.then_some(Work::Load { q, log_n: log_n as u8 })
     }
 
     /// Ends the running command at clock `end`: its effects appear.
     fn retire(&mut self, running: Running, end: u64) {
-        let (at, slot) = (running.bank, running.table);
-        match running.latched {
-            Some((q, log_n)) => self.load(at, slot, q, log_n),
-            None if running.dropped => {}
-            None => self.transform(at, slot, running.forward),
+        match running.work {
+            Work::Load { q, log_n } => self.load(running.bank, running.table, q, log_n),
+            Work::Transform { .. } if running.dropped => {}
+            Work::Transform { forward, .. } => self.transform(running.bank, running.table, forward),
         }
         self.cycles += running.cost;
         self.free_at = end;

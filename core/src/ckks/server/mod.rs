@@ -8,6 +8,8 @@
 mod arithmetic;
 mod polynomial;
 mod rotation;
+#[cfg(all(test, feature = "insecure-toy"))]
+mod tests;
 mod transform;
 
 pub use polynomial::{MAX_DEGREE, chebyshev_depth};

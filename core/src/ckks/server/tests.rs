@@ -1,0 +1,249 @@
+extern crate std;
+use super::*;
+use crate::accel::{Portable, Trusted};
+use crate::ckks::client::{PublicKey, SecretKey};
+use crate::ckks::encoding::{Complex, Encoder, plaintext};
+use crate::ckks::{KeyId, KeyRequests, ParametersLiteral, Plaintext, PrecisionStats, SwitchingKey};
+use crate::memory::{Arena, LimbPool};
+use crate::ring::{RingTables, SecretSeed};
+use chacha20::ChaCha20Rng;
+use rand_core::SeedableRng;
+use std::{vec, vec::Vec};
+
+type Keys<A> = Vec<SwitchingKey<A>>;
+
+/// A client and a server in one, over any trusted accelerator.
+struct Bench<'a, A: Trusted> {
+    accelerator: &'a A,
+    parameters: &'a Parameters,
+    encoder: Encoder<'a>,
+    secret: SecretKey<'a, A>,
+    public: PublicKey<A>,
+    keys: Keys<A>,
+}
+
+impl<A: Trusted> Bench<'_, A> {
+    fn slots(&self, seed: usize) -> Vec<Complex> {
+        let value = |j: usize| ((j * 7919 + seed * 104_729 + 13) % 2003) as f64 / 1001.5 - 1.0;
+        (0..self.parameters.slots()).map(|j| Complex::new(value(2 * j), value(2 * j + 1))).collect()
+    }
+
+    fn encode(&self, values: &[Complex], basis: Basis, scale: f64) -> Plaintext<A> {
+        let degree = self.parameters.degree();
+        let mut coefficients = vec![0; degree];
+        self.encoder.encode(values, scale, &mut vec![0.0; degree], &mut coefficients).unwrap();
+        plaintext(self.accelerator, basis, &coefficients).unwrap()
+    }
+
+    fn encrypt(&self, values: &[Complex], level: usize) -> Ciphertext<A> {
+        let plain = self.encode(values, Basis::level(level), self.parameters.scale(level));
+        let mut signed = vec![0; self.parameters.degree()];
+        let mut rng = ChaCha20Rng::from_seed([level as u8; 32]);
+        self.public.encrypt(self.accelerator, &plain, &mut rng, &mut signed).unwrap()
+    }
+
+    fn evaluator(&self) -> Evaluator<'_, A, [SwitchingKey<A>]>
+    where
+        A::Limb: Sync,
+    {
+        Evaluator::new(self.accelerator, self.parameters, &self.keys[..]).unwrap()
+    }
+
+    /// Bits against `expected`, slot by slot.
+    fn bits(&self, x: &Ciphertext<A>, expected: impl Fn(usize) -> Complex) -> PrecisionStats {
+        let degree = self.parameters.degree();
+        let mut coefficients = vec![0.0; degree];
+        let mut words = vec![A::Word::default(); 2 * degree];
+        self.secret.decrypt_coefficients(x, &mut words, &mut coefficients).unwrap();
+        let mut out = vec![Complex::default(); degree / 2];
+        self.encoder.decode(&mut coefficients, x.scale(self.parameters), &mut out).unwrap();
+        PrecisionStats::of(
+            out.iter().enumerate().flat_map(|(j, y)| [(expected(j).re, y.re), (expected(j).im, y.im)]),
+        )
+    }
+
+    /// The bound every operation must keep: log2 scale − log2 N − 2 on average.
+    fn check(&self, name: &str, x: &Ciphertext<A>, expected: impl Fn(usize) -> Complex) {
+        self.check_amplified(name, x, 1, expected);
+    }
+
+    /// The same where the worst slot's error grows by `degree`², as it does
+    /// for T_degree at the ends of its interval.
+    fn check_amplified(
+        &self,
+        name: &str,
+        x: &Ciphertext<A>,
+        degree: usize,
+        expected: impl Fn(usize) -> Complex,
+    ) {
+        let amplified = 2.0 * libm::log2(degree as f64);
+        let stats = self.bits(x, expected);
+        let bound = libm::log2(x.scale(self.parameters)) - libm::log2(self.parameters.degree() as f64) - 2.0;
+        assert!(
+            stats.mean_bits >= bound && stats.min_bits >= bound - 5.0 - amplified,
+            "{name}: {stats} under {bound}"
+        );
+    }
+}
+
+const ROTATIONS: [i64; 6] = [1, 2, 3, 4, 8, -5];
+
+fn with_bench(literal: ParametersLiteral, test: impl FnOnce(&Bench<'_, Portable<'_, '_, u64, 4096>>)) {
+    let parameters = literal.check().unwrap();
+    let mut tables = vec![0; RingTables::<u64>::words_needed(parameters.chain())];
+    let tables = RingTables::new(parameters.chain(), &mut Arena::new(&mut tables)).unwrap();
+    let (degree, limbs) = (parameters.degree(), 3000);
+    let mut words = vec![0; degree * limbs];
+    let pool = LimbPool::new(&mut Arena::new(&mut words), degree, limbs).unwrap();
+    let accelerator = Portable::new(&tables, &pool).unwrap();
+    let mut twiddles = vec![0.0; Encoder::words_needed(degree)];
+    let encoder = Encoder::new(degree, &mut Arena::new(&mut twiddles)).unwrap();
+    let (mut signed, mut scratch) = (vec![0; degree], vec![0; 2 * degree]);
+    let seed = SecretSeed::take(&mut [5; 32]);
+    let secret = SecretKey::generate(&accelerator, &parameters, seed, &mut signed).unwrap();
+    let public = secret.public_key(&mut signed, &mut scratch).unwrap();
+    let mut requests = KeyRequests::new();
+    let top = parameters.max_level();
+    requests.add(KeyId::Relinearization, top).unwrap();
+    requests.add(KeyId::conjugation(&parameters), top).unwrap();
+    for steps in ROTATIONS {
+        requests.add(KeyId::rotation(&parameters, steps), top).unwrap();
+    }
+    let keys = requests
+        .iter()
+        .map(|r| secret.switching_key(r.id, r.level, &mut signed, &mut scratch).unwrap())
+        .collect();
+    test(&Bench { accelerator: &accelerator, parameters: &parameters, encoder, secret, public, keys });
+}
+
+fn times(x: Complex, y: Complex) -> Complex {
+    Complex::new(x.re * y.re - x.im * y.im, x.re * y.im + x.im * y.re)
+}
+
+#[test]
+fn arithmetic_keeps_its_precision_at_every_level() {
+    with_bench(ParametersLiteral::INSECURE_TOY, |b| {
+        let e = b.evaluator();
+        let (u, v) = (b.slots(1), b.slots(2));
+        for level in 1..=b.parameters.max_level() {
+            let (x, y) = (b.encrypt(&u, level), b.encrypt(&v, level));
+            b.check("fresh", &x, |j| u[j]);
+            let mut sum = x.duplicate(b.accelerator).unwrap();
+            e.add_assign(&mut sum, &y).unwrap();
+            b.check("add", &sum, |j| Complex::new(u[j].re + v[j].re, u[j].im + v[j].im));
+            e.sub_assign(&mut sum, &x).unwrap();
+            e.negate_assign(&mut sum).unwrap();
+            b.check("negate", &sum, |j| Complex::new(-v[j].re, -v[j].im));
+            e.add_constant_assign(&mut sum, 0.75).unwrap();
+            b.check("add constant", &sum, |j| Complex::new(0.75 - v[j].re, -v[j].im));
+            b.check("multiply", &e.multiply_rescale(&x, &y).unwrap(), |j| times(u[j], v[j]));
+            let constant = e.multiply_constant(&x, -0.3).unwrap();
+            b.check("multiply constant", &constant, |j| Complex::new(-0.3 * u[j].re, -0.3 * u[j].im));
+            let mut product = e.product(level).unwrap();
+            let plain = b.encode(&v, Basis::level(level), b.parameters.scale(level));
+            e.multiply_plain_add(&mut product, &x, &plain).unwrap();
+            e.multiply_add(&mut product, &x, &y).unwrap();
+            let lazy = e.rescale(product).unwrap();
+            b.check("lazy sum", &lazy, |j| times(Complex::new(2.0 * u[j].re, 2.0 * u[j].im), v[j]));
+            b.check("drop", &e.drop_to(&x, 0).unwrap(), |j| u[j]);
+        }
+    });
+}
+
+#[test]
+fn rotations_move_slots_left_and_hoisting_changes_nothing() {
+    with_bench(ParametersLiteral::INSECURE_TOY, |b| {
+        let e = b.evaluator();
+        let u = b.slots(3);
+        let n = u.len();
+        for level in [0, 3, b.parameters.max_level()] {
+            let x = b.encrypt(&u, level);
+            let hoisted = e.hoist(&x).unwrap();
+            for steps in ROTATIONS {
+                let expected = |j: usize| u[(j as i64 + steps).rem_euclid(n as i64) as usize];
+                b.check("rotate", &e.rotate(&x, steps).unwrap(), expected);
+                b.check("hoisted", &e.rotate_hoisted(&hoisted, steps).unwrap(), expected);
+            }
+            b.check("conjugate", &e.conjugate(&x).unwrap(), |j| Complex::new(u[j].re, -u[j].im));
+        }
+    });
+}
+
+struct Matrix<'b, 'a, A: Trusted>(&'b Bench<'a, A>, &'b dyn Fn(usize, usize, usize) -> f64);
+
+impl<A: Trusted> DiagonalSource<A> for Matrix<'_, '_, A> {
+    fn diagonal(&mut self, giant: usize, baby: usize, level: usize) -> Result<Option<Plaintext<A>>, Error> {
+        let values: Vec<Complex> =
+            (0..self.0.parameters.slots()).map(|j| Complex::new((self.1)(giant, baby, j), 0.0)).collect();
+        let basis = self.0.parameters.key_basis(level);
+        Ok(Some(self.0.encode(&values, basis, self.0.parameters.scale(level))))
+    }
+}
+
+#[test]
+fn transforms_agree_with_their_definition() {
+    with_bench(ParametersLiteral::INSECURE_TOY, |b| {
+        let e = b.evaluator();
+        let u = b.slots(4);
+        let n = u.len();
+        let (baby, giant) = ([0, 1, 2, 3], [0, 4, 8]);
+        let factor = |g: usize, h: usize, j: usize| ((g * 5 + h * 3 + j * 17) % 29) as f64 / 29.0 - 0.5;
+        let x = b.encrypt(&u, 4);
+        let y = e.transform(&x, BabyGiant { baby: &baby, giant: &giant }, &mut Matrix(b, &factor)).unwrap();
+        assert_eq!(y.level(), 3);
+        b.check("transform", &y, |j| {
+            let mut sum = Complex::default();
+            for (g, &big) in giant.iter().enumerate() {
+                for (h, &small) in baby.iter().enumerate() {
+                    let inner = (j + big as usize) % n;
+                    let value = u[(inner + small as usize) % n];
+                    let f = factor(g, h, inner);
+                    sum = Complex::new(sum.re + f * value.re, sum.im + f * value.im);
+                }
+            }
+            sum
+        });
+    });
+}
+
+#[test]
+fn chebyshev_series_use_exactly_their_depth() {
+    with_bench(ParametersLiteral::INSECURE_TOY, |b| {
+        let e = b.evaluator();
+        let u: Vec<Complex> = b.slots(5).iter().map(|z| Complex::new(z.re, 0.0)).collect();
+        let x = b.encrypt(&u, b.parameters.max_level());
+        for degree in [1usize, 2, 3, 5, 7, 8, 13, 15, 27, 31, 59, 63] {
+            let c: Vec<f64> = (0..=degree).map(|i| ((i * 31 + 7) % 23) as f64 / 23.0 - 0.4).collect();
+            let norm: f64 = c.iter().map(|c| c.abs()).sum();
+            let c: Vec<f64> = c.iter().map(|c| c / norm).collect();
+            let y = e.chebyshev(&x, &c).unwrap();
+            assert_eq!(x.level() - y.level(), chebyshev_depth(degree));
+            b.check_amplified(&std::format!("degree {degree}"), &y, degree, |j| {
+                let angle = libm::acos(u[j].re);
+                let value = c.iter().enumerate().map(|(i, c)| c * libm::cos(i as f64 * angle)).sum();
+                Complex::new(value, 0.0)
+            });
+        }
+        // An odd series skips the even powers and keeps its depth.
+        let odd: Vec<f64> = (0..16).map(|i| if i % 2 == 1 { 0.1 } else { 0.0 }).collect();
+        let y = e.chebyshev(&x, &odd).unwrap();
+        assert_eq!(x.level() - y.level(), 4);
+    });
+}
+
+#[test]
+fn what_is_missing_is_named_before_any_work() {
+    with_bench(ParametersLiteral::INSECURE_TOY, |b| {
+        let u = b.slots(6);
+        let none: [SwitchingKey<_>; 0] = [];
+        let e = Evaluator::new(b.accelerator, b.parameters, &none[..]).unwrap();
+        let x = b.encrypt(&u, 2);
+        let missing = |error: Option<Error>, id| assert_eq!(error, Some(Error::MissingKey { id, level: 2 }));
+        missing(e.rotate(&x, 7).err(), KeyId::rotation(b.parameters, 7));
+        missing(e.multiply_rescale(&x, &x).err(), KeyId::Relinearization);
+        let low = b.encrypt(&u, 0);
+        assert_eq!(e.multiply(&low, &low).err(), Some(Error::LevelsExhausted { have: 0, need: 1 }));
+        assert_eq!(e.chebyshev(&x, &[1.0; 9]).err(), Some(Error::LevelsExhausted { have: 2, need: 4 }));
+        assert_eq!(e.multiply(&x, &low).err(), Some(Error::Level { have: 0, need: 2 }));
+    });
+}
