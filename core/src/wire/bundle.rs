@@ -4,10 +4,11 @@
 //! keeps its own header and trailer, so a bundle is written and read as a
 //! stream, and a damaged object is known by its place.
 
-use super::frame::{ObjectWriter, Reader};
+use super::frame::{ObjectWriter, Reader, room_for};
 use super::header::{Expected, Header, Kind};
-use super::{Error, Owner, Sink, Source};
+use super::{Error, Sink, Source};
 use crate::ckks::Parameters;
+use crate::ckks::client::KeyTag;
 
 pub(super) const PAYLOAD: u64 = 24;
 
@@ -30,15 +31,12 @@ pub struct Bundle {
 pub fn write_bundle<S: Sink>(
     sink: &mut S,
     parameters: &Parameters,
-    owner: Owner,
+    key: KeyTag,
     bundle: &Bundle,
 ) -> Result<(), Error> {
-    let header = Header::new(Kind::Bundle, parameters, owner, PAYLOAD);
+    let header = Header::new(Kind::Bundle, parameters, key, PAYLOAD);
     let need = header.object_len().saturating_add(bundle.bytes);
-    match sink.room() {
-        Some(have) if have < need => return Err(Error::NoRoom { have, need }),
-        _ => {}
-    }
+    room_for(sink, need)?;
     let mut writer = ObjectWriter::new(sink, &header)?;
     for field in [bundle.tag, bundle.count, bundle.bytes] {
         writer.bytes(&field.to_le_bytes())?;

@@ -2,11 +2,12 @@
 //! at a time through N words of the caller's.
 
 use super::frame::{ObjectReader, ObjectWriter, residue_len};
-use super::{Error, Expected, Owner, Sink, Source};
+use super::{Error, Expected, Sink, Source};
 use crate::accel::{self, Accelerator, Evaluations, Polynomial};
+use crate::ckks::client::KeyTag;
 use crate::ckks::{self, Parameters};
 use crate::memory::OutOfMemory;
-use crate::ring::{Basis, Word};
+use crate::ring::{Basis, PublicSeed, Word};
 
 /// Reads and writes ciphertexts and public keys under one set of parameters.
 /// Independent objects may be read at the same time, each through a codec of its own.
@@ -17,7 +18,8 @@ pub struct Codec<'a, A: Accelerator> {
 }
 
 impl<'a, A: Accelerator> Codec<'a, A> {
-    /// Through `scratch`, at least N words.
+    /// Through `scratch`, N words or a multiple: as many limbs are expanded
+    /// from a seed at a time.
     ///
     /// # Errors
     /// [`ckks::Error::OtherChain`] when the accelerator has other primes,
@@ -36,12 +38,14 @@ impl<'a, A: Accelerator> Codec<'a, A> {
             return Err(Error::WordTooNarrow { bits, max: A::Word::MAX_MODULUS_BITS });
         }
         let (have, need) = (scratch.len(), parameters.degree());
-        let scratch = scratch.get_mut(..need).ok_or(OutOfMemory { have, need })?;
+        if have < need {
+            return Err(OutOfMemory { have, need }.into());
+        }
         Ok(Self { accelerator, parameters, scratch })
     }
 
-    pub(super) fn expected(&self, owner: Option<Owner>) -> Expected<'a> {
-        Expected { parameters: self.parameters, owner }
+    pub(super) fn expected(&self, key: Option<KeyTag>) -> Expected<'a> {
+        Expected { parameters: self.parameters, key }
     }
 
     /// An object that needs more limbs than are left is refused before it is read.
@@ -61,9 +65,10 @@ impl<'a, A: Accelerator> Codec<'a, A> {
         if !polynomial.basis().fits(chain) {
             return Err(ckks::Error::OtherChain.into());
         }
+        let words = &mut self.scratch[..chain.degree()];
         for (limb, modulus) in polynomial.limbs().iter().zip(chain.of(polynomial.basis())) {
-            self.accelerator.read(limb, self.scratch)?;
-            writer.limb(modulus, self.scratch)?;
+            self.accelerator.read(limb, words)?;
+            writer.limb(modulus, words)?;
         }
         Ok(())
     }
@@ -74,13 +79,24 @@ impl<'a, A: Accelerator> Codec<'a, A> {
         basis: Basis,
     ) -> Result<Polynomial<A, Evaluations>, Error> {
         let mut polynomial = Polynomial::allocate(self.accelerator, basis)?;
+        let words = &mut self.scratch[..self.parameters.degree()];
         for (limb, modulus) in polynomial.limbs_mut().iter_mut().zip(self.parameters.chain().of(basis)) {
-            object.limb(modulus, self.scratch)?;
-            self.accelerator.write(limb, self.scratch)?;
+            object.limb(modulus, words)?;
+            self.accelerator.write(limb, words)?;
         }
         Ok(polynomial)
     }
 }
+
+/// The seed at the end of a payload.
+pub(super) fn read_seed<S: Source>(object: &mut ObjectReader<'_, S>) -> Result<PublicSeed, Error> {
+    let mut bytes = [0; SEED_LEN as usize];
+    object.bytes(&mut bytes)?;
+    Ok(PublicSeed::from_bytes(bytes))
+}
+
+/// Bytes of a seed.
+pub(super) const SEED_LEN: u64 = 32;
 
 /// Bytes of one polynomial over `basis`, which must fit the parameters' chain.
 pub(super) fn polynomial_len(parameters: &Parameters, basis: Basis) -> u64 {

@@ -133,13 +133,13 @@ pub enum Field {
     /// The automorphism of a switching key.
     Galois,
     /// The name of a secret key, where there is none.
-    Owner,
+    Key,
     /// Bytes kept for later versions.
     Reserved,
     /// A field of parameters.
     Parameters,
-    /// A count.
-    Count,
+    /// The releases used of those a key allows.
+    Releases,
 }
 
 impl core::fmt::Display for Error {

@@ -5,10 +5,10 @@
 //! accidents; whoever can write a file can also write its checksums.
 
 use super::error::Part;
-use super::header::{Expected, HEADER_LEN, Header, Kind};
+use super::header::{Expected, HEADER_LEN, Header, Kind, Secrets};
 use super::{Error, Sink, Source, TRAILER_LEN};
 use crate::ring::{Modulus, Word};
-use xxhash_rust::xxh3::Xxh3;
+use xxhash_rust::xxh3::{Xxh3, xxh3_64_with_seed};
 
 /// Residues packed at a time: 2 KiB of stack.
 const CHUNK: usize = 256;
@@ -37,10 +37,7 @@ impl<'s, S: Sink> ObjectWriter<'s, S> {
     /// [`Error::NoRoom`] before the first byte, if the sink knows its room.
     pub fn new(sink: &'s mut S, header: &Header) -> Result<Self, Error> {
         let need = header.object_len();
-        match sink.room() {
-            Some(have) if have < need => return Err(Error::NoRoom { have, need }),
-            _ => {}
-        }
+        room_for(sink, need)?;
         let bytes = header.encode();
         drain(sink, &bytes, need)?;
         let checksum = Xxh3::with_seed(checksum_of(&bytes));
@@ -115,17 +112,17 @@ impl<S: Source> Reader<S> {
     /// [`Error::SecretNotAllowed`], [`Error::Kind`], [`Error::Field`]; [`Error::Truncated`]
     /// as soon as a check lacks its bytes.
     pub fn header(&mut self) -> Result<Header, Error> {
-        let header = self.any_header()?;
-        if header.kind.is_secret() { Err(Error::SecretNotAllowed) } else { Ok(header) }
+        self.header_with(Secrets::Refuse)
     }
 
-    pub(super) fn any_header(&mut self) -> Result<Header, Error> {
+    pub(super) fn header_with(&mut self, secrets: Secrets) -> Result<Header, Error> {
         if let Some((_, header)) = self.next {
-            return Ok(header);
+            let refused = header.kind.is_secret() && secrets == Secrets::Refuse;
+            return if refused { Err(Error::SecretNotAllowed) } else { Ok(header) };
         }
         let mut bytes = [0; HEADER_LEN];
         let count = fill(&mut self.source, &mut bytes)?;
-        let header = Header::decode(&bytes[..count])?;
+        let header = Header::decode(&bytes[..count], secrets)?;
         self.next = Some((bytes, header));
         Ok(header)
     }
@@ -141,7 +138,7 @@ impl<S: Source> Reader<S> {
         if let Some(bytes) = self.source.remaining() {
             return Ok(bytes == 0);
         }
-        match self.any_header() {
+        match self.header() {
             Ok(_) => Ok(false),
             Err(Error::Truncated { have: 0, .. }) => Ok(true),
             Err(error) => Err(error),
@@ -187,14 +184,36 @@ impl<S: Source> Reader<S> {
 
     /// The next header, checked against what the caller expects up to the level.
     pub(super) fn expect(&mut self, kind: Kind, expected: &Expected<'_>) -> Result<Header, Error> {
-        let header = if kind.is_secret() { self.any_header()? } else { self.header()? };
+        let header = self.header_with(if kind.is_secret() { Secrets::Accept } else { Secrets::Refuse })?;
         header.expect(kind, expected)?;
         Ok(header)
     }
 
     /// Enters the payload, which must have `need` bytes, if the source can hold it.
     pub(super) fn payload(&mut self, need: u64) -> Result<ObjectReader<'_, S>, Error> {
-        self.any_header()?;
+        let (bytes, header) = self.enter(need)?;
+        let (have, total) = (HEADER_LEN as u64, header.object_len());
+        let checksum = Xxh3::with_seed(checksum_of(&bytes));
+        Ok(ObjectReader { source: &mut self.source, checksum, have, total, limbs: 0, outside: None })
+    }
+
+    /// Reads a secret payload of `need` bytes and its trailer into `rest`.
+    /// The checksum is taken in one piece and keeps nothing.
+    pub(super) fn secret_payload(&mut self, need: u64, rest: &mut [u8]) -> Result<(), Error> {
+        let (bytes, header) = self.enter(need)?;
+        let count = fill(&mut self.source, rest)?;
+        let cut = Error::Truncated { have: (HEADER_LEN + count) as u64, need: header.object_len() };
+        let (payload, trailer) = rest[..count].split_at_checked(need as usize).ok_or(cut)?;
+        let trailer = u64::from_le_bytes(*trailer.first_chunk().ok_or(cut)?);
+        if xxh3_64_with_seed(payload, checksum_of(&bytes)) == trailer {
+            Ok(())
+        } else {
+            Err(Error::Corrupt { part: Part::Payload })
+        }
+    }
+
+    fn enter(&mut self, need: u64) -> Result<([u8; HEADER_LEN], Header), Error> {
+        // Every caller has looked at the header first.
         let Some((bytes, header)) = self.next.take() else { return Err(Error::NotOurs) };
         header.expect_payload(need)?;
         let (head, total) = (HEADER_LEN as u64, header.object_len());
@@ -204,8 +223,7 @@ impl<S: Source> Reader<S> {
             }
             _ => {}
         }
-        let checksum = Xxh3::with_seed(checksum_of(&bytes));
-        Ok(ObjectReader { source: &mut self.source, checksum, have: head, total, limbs: 0, outside: None })
+        Ok((bytes, header))
     }
 }
 
@@ -281,8 +299,16 @@ fn fill<S: Source>(source: &mut S, bytes: &mut [u8]) -> Result<usize, Error> {
     Ok(at)
 }
 
+/// Refuses what a sink knows it cannot hold.
+pub(super) fn room_for<S: Sink>(sink: &S, need: u64) -> Result<(), Error> {
+    match sink.room() {
+        Some(have) if have < need => Err(Error::NoRoom { have, need }),
+        _ => Ok(()),
+    }
+}
+
 /// Writes all of `bytes`, part of an object of `need`.
-fn drain<S: Sink>(sink: &mut S, bytes: &[u8], need: u64) -> Result<(), Error> {
+pub(super) fn drain<S: Sink>(sink: &mut S, bytes: &[u8], need: u64) -> Result<(), Error> {
     let mut at = 0;
     while let Some(rest) = bytes.get(at..)
         && !rest.is_empty()
@@ -296,7 +322,7 @@ fn drain<S: Sink>(sink: &mut S, bytes: &[u8], need: u64) -> Result<(), Error> {
 }
 
 /// The checksum at the end of a header.
-fn checksum_of(header: &[u8; HEADER_LEN]) -> u64 {
+pub(super) fn checksum_of(header: &[u8; HEADER_LEN]) -> u64 {
     header.last_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes))
 }
 

@@ -2,7 +2,8 @@
 
 use super::error::{Field, Part};
 use super::{Error, MAGIC, VERSION};
-use crate::ckks::Parameters;
+use crate::ckks::client::KeyTag;
+use crate::ckks::{KeyId, Parameters};
 use xxhash_rust::xxh3::xxh3_64;
 
 /// Bytes of a header.
@@ -63,10 +64,6 @@ impl Kind {
     }
 }
 
-/// A public name of a secret key and of everything made with it: random, drawn
-/// when the key is generated. All zero for objects that belong to no key.
-pub type Owner = [u8; 16];
-
 /// The header, checked for itself; what it must agree with is checked by whoever reads on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
@@ -77,8 +74,8 @@ pub struct Header {
     pub insecure: bool,
     /// First half of the parameters' fingerprint.
     pub parameters: [u8; 16],
-    /// The key it belongs to.
-    pub owner: Owner,
+    /// The name of the secret key it belongs to; all zero for none.
+    pub key: KeyTag,
     /// Level of a ciphertext or key, else 0.
     pub level: u16,
     /// The automorphism of a Galois key, else 0.
@@ -89,14 +86,23 @@ pub struct Header {
 
 impl Header {
     /// For an object of `kind` under `parameters`; level and automorphism 0.
-    pub fn new(kind: Kind, parameters: &Parameters, owner: Owner, payload: u64) -> Self {
+    pub fn new(kind: Kind, parameters: &Parameters, key: KeyTag, payload: u64) -> Self {
         let insecure = parameters.is_insecure();
-        Self { kind, insecure, parameters: short(parameters), owner, level: 0, galois: 0, payload }
+        Self { kind, insecure, parameters: short(parameters), key, level: 0, galois: 0, payload }
     }
 
     /// Bytes of the whole object.
     pub const fn object_len(&self) -> u64 {
         super::object_len(self.payload)
+    }
+
+    /// Which key, if it is a switching key: what an index of a file of keys needs.
+    pub fn key_id(&self) -> Option<KeyId> {
+        match (self.kind, self.galois) {
+            (Kind::SwitchingKey, 0) => Some(KeyId::Relinearization),
+            (Kind::SwitchingKey, g) => Some(KeyId::Galois(g)),
+            _ => None,
+        }
     }
 
     /// The bytes, checksum included.
@@ -107,7 +113,7 @@ impl Header {
         bytes[10..12].copy_from_slice(&self.kind.code().to_le_bytes());
         bytes[12..16].copy_from_slice(&(self.insecure as u32 * INSECURE).to_le_bytes());
         bytes[16..32].copy_from_slice(&self.parameters);
-        bytes[32..48].copy_from_slice(&self.owner);
+        bytes[32..48].copy_from_slice(&self.key.0);
         bytes[48..50].copy_from_slice(&self.level.to_le_bytes());
         // 50..52 reserved
         bytes[52..56].copy_from_slice(&self.galois.to_le_bytes());
@@ -120,10 +126,7 @@ impl Header {
     /// Checks, in this order: magic, version, checksum, kind, flags, reserved
     /// bytes. `bytes` may be what there was of a cut header: what can be said
     /// of it is said before [`Error::Truncated`].
-    ///
-    /// # Errors
-    /// The first check that fails.
-    pub fn decode(bytes: &[u8]) -> Result<Self, Error> {
+    pub(super) fn decode(bytes: &[u8], secrets: Secrets) -> Result<Self, Error> {
         let have = bytes.len().min(MAGIC.len());
         if bytes[..have] != MAGIC[..have] {
             return Err(Error::NotOurs);
@@ -143,8 +146,8 @@ impl Header {
         }
         let code = u16::from_le_bytes(*take(bytes, &mut at).ok_or(cut)?);
         let kind = match Kind::from_code(code) {
+            _ if code & SECRET != 0 && secrets == Secrets::Refuse => return Err(Error::SecretNotAllowed),
             Some(kind) => kind,
-            None if code & SECRET != 0 => return Err(Error::SecretNotAllowed),
             None => return Err(Error::Kind { have: code, expected: None }),
         };
         let flags = u32::from_le_bytes(*take(bytes, &mut at).ok_or(cut)?);
@@ -152,7 +155,7 @@ impl Header {
             return Err(Error::Field { field: Field::Flags, have: flags as u64, max: INSECURE as u64 });
         }
         let parameters = *take(bytes, &mut at).ok_or(cut)?;
-        let owner = *take(bytes, &mut at).ok_or(cut)?;
+        let key = KeyTag(*take(bytes, &mut at).ok_or(cut)?);
         let level = u16::from_le_bytes(*take(bytes, &mut at).ok_or(cut)?);
         let reserved = u16::from_le_bytes(*take(bytes, &mut at).ok_or(cut)?);
         if reserved != 0 {
@@ -160,10 +163,10 @@ impl Header {
         }
         let galois = u32::from_le_bytes(*take(bytes, &mut at).ok_or(cut)?);
         let payload = u64::from_le_bytes(*take(bytes, &mut at).ok_or(cut)?);
-        Ok(Self { kind, insecure: flags == INSECURE, parameters, owner, level, galois, payload })
+        Ok(Self { kind, insecure: flags == INSECURE, parameters, key, level, galois, payload })
     }
 
-    /// Checks, in this order: kind, security mark, parameters, owner, fields
+    /// Checks, in this order: kind, security mark, parameters, key, fields
     /// that the kind does not use. Level and payload are checked by
     /// [`Self::expect_payload`], once the level is known to be the caller's.
     pub(super) fn expect(&self, kind: Kind, expected: &Expected<'_>) -> Result<(), Error> {
@@ -180,9 +183,9 @@ impl Header {
         if self.insecure != expected.parameters.is_insecure() {
             return Err(Error::Field { field: Field::Flags, have: 0, max: INSECURE as u64 });
         }
-        match expected.owner {
-            Some(owner) if owner != self.owner => {
-                return Err(Error::OtherKey { have: first(&self.owner), need: first(&owner) });
+        match expected.key {
+            Some(key) if key != self.key => {
+                return Err(Error::OtherKey { have: first(&self.key.0), need: first(&key.0) });
             }
             _ => {}
         }
@@ -211,13 +214,20 @@ impl Header {
     }
 }
 
+/// Whether secret kinds may be read.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Secrets {
+    Refuse,
+    Accept,
+}
+
 /// What an object must agree with.
 #[derive(Clone, Copy)]
 pub struct Expected<'a> {
     /// The parameters it must be made under.
     pub parameters: &'a Parameters,
-    /// The key it must belong to; `None` accepts any.
-    pub owner: Option<Owner>,
+    /// The secret key it must belong to; `None` accepts any.
+    pub key: Option<KeyTag>,
 }
 
 fn take<'b, const COUNT: usize>(bytes: &'b [u8], at: &mut usize) -> Option<&'b [u8; COUNT]> {

@@ -11,7 +11,7 @@
 //! 10  kind        u16, upper bit: secret        52  automorphism  u32 (Galois keys)
 //! 12  flags       u32, bit 0: no security       56  payload       u64, bytes
 //! 16  parameters  16 of 32 bytes of SHA-256     64  checksum      XXH3-64 of bytes 0..64
-//! 32  owner       16 bytes: the key's name      72  payload, then XXH3-64 of it, seeded
+//! 32  key         16 bytes: its public name     72  payload, then XXH3-64 of it, seeded
 //!                                                   with the header's checksum
 //! ```
 //!
@@ -22,7 +22,7 @@
 //!
 //! Reading checks everything it can before it computes or allocates, in one
 //! order: magic, version, header checksum, kind, security mark, parameters,
-//! owner, level and sizes, and then the payload: its checksum and that every
+//! key, level and sizes, and then the payload: its checksum and that every
 //! residue is below its prime. No input makes it panic, and an object exists
 //! only if all of it was right. Checksums find accidents. They do not
 //! authenticate: where an attacker can replace files, sign them.
@@ -35,16 +35,20 @@ mod codec;
 mod error;
 mod frame;
 mod header;
+mod keys;
 mod parameters;
+mod secret;
 mod stream;
 
 pub use bundle::{Bundle, read_bundle, write_bundle};
-pub use ciphertext::ciphertext_len;
+pub use ciphertext::{ciphertext_len, seeded_ciphertext_len};
 pub use codec::Codec;
 pub use error::{Error, Field, Part};
 pub use frame::{ObjectWriter, Reader, residue_len};
-pub use header::{Expected, HEADER_LEN, Header, Kind, Owner};
+pub use header::{Expected, HEADER_LEN, Header, Kind};
+pub use keys::{public_key_len, switching_key_len};
 pub use parameters::{read_parameters, write_parameters};
+pub use secret::{read_secret_key, write_secret_key};
 pub use stream::{Fault, Sink, Source};
 
 /// How every object starts. Not text, and damaged by whatever treats it as text.
@@ -58,6 +62,9 @@ pub const TRAILER_LEN: u64 = 8;
 
 /// Bytes of [`write_parameters`].
 pub const PARAMETERS_LEN: u64 = object_len(parameters::PAYLOAD);
+
+/// Bytes of [`write_secret_key`].
+pub const SECRET_KEY_LEN: u64 = object_len(secret::PAYLOAD);
 
 /// Bytes of [`write_bundle`], without the objects that follow.
 pub const BUNDLE_LEN: u64 = object_len(bundle::PAYLOAD);

@@ -10,9 +10,11 @@ use super::error::Field;
 use super::frame::{ObjectWriter, Reader};
 use super::header::{Header, Kind, first};
 use super::{Error, Sink, Source};
+use crate::ckks::client::KeyTag;
 use crate::ckks::{Parameters, ParametersLiteral, SecretDistribution, Security};
 
 const FIELDS: usize = 9;
+const NO_KEY: KeyTag = KeyTag([0; 16]);
 pub(super) const PAYLOAD: u64 = 4 * FIELDS as u64 + 32;
 
 /// Writes `parameters`.
@@ -20,7 +22,7 @@ pub(super) const PAYLOAD: u64 = 4 * FIELDS as u64 + 32;
 /// # Errors
 /// [`Error::NoRoom`], [`Error::Stream`].
 pub fn write_parameters<S: Sink>(sink: &mut S, parameters: &Parameters) -> Result<(), Error> {
-    let mut writer = ObjectWriter::new(sink, &Header::new(Kind::Parameters, parameters, [0; 16], PAYLOAD))?;
+    let mut writer = ObjectWriter::new(sink, &Header::new(Kind::Parameters, parameters, NO_KEY, PAYLOAD))?;
     let literal = parameters.literal();
     for field in [
         literal.log_degree,
@@ -62,7 +64,7 @@ pub fn read_parameters<S: Source>(reader: &mut Reader<S>, allow_insecure: bool) 
         return Err(Error::InsecureMark);
     }
     for (field, have) in [
-        (Field::Owner, first(&header.owner)),
+        (Field::Key, first(&header.key.0)),
         (Field::Level, header.level as u64),
         (Field::Galois, header.galois as u64),
     ] {
@@ -122,7 +124,7 @@ pub fn read_parameters<S: Source>(reader: &mut Reader<S>, allow_insecure: bool) 
         });
     }
     let parameters = literal.check()?;
-    let need = Header::new(Kind::Parameters, &parameters, [0; 16], PAYLOAD).parameters;
+    let need = Header::new(Kind::Parameters, &parameters, NO_KEY, PAYLOAD).parameters;
     if fingerprint != *parameters.fingerprint() || header.parameters != need {
         return Err(Error::OtherParameters { have: first(&header.parameters), need: first(&need) });
     }
