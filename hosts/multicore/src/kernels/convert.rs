@@ -8,7 +8,7 @@
 
 #[cfg(target_arch = "x86_64")]
 use super::avx512;
-use super::{KernelError, Kernels, Path, Prime, scalar};
+use super::{KernelError, Kernels, Prime, scalar};
 
 /// Most source primes of one conversion: sums of 16 products of 50-bit words stay below 2^104.
 pub const MAX_SOURCES: usize = 16;
@@ -143,7 +143,7 @@ impl Kernels {
         match self.path() {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: kernels exist only for a path the processor has.
-            Path::Avx512 => unsafe { avx512::convert::scale_sources(table, x, y, wraps) },
+            super::Path::Avx512 => unsafe { avx512::convert::scale_sources(table, x, y, wraps) },
             _ => scalar::scale_sources(table, x, y, wraps),
         }
     }
@@ -159,7 +159,7 @@ impl Kernels {
         match self.path() {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: kernels exist only for a path the processor has.
-            Path::Avx512 => unsafe { avx512::convert::combine(table, target, y, wraps, out) },
+            super::Path::Avx512 => unsafe { avx512::convert::combine(table, target, y, wraps, out) },
             _ => scalar::combine(table, target, y, wraps, out),
         }
     }

@@ -5,11 +5,18 @@
 //! [`Path::Scalar`]. Unsafe code lives only in the leaves, one per instruction set, behind [`Kernels`], which can
 //! only be built for a path that this processor has.
 
+#[cfg(target_arch = "x86_64")]
 mod aligned;
 mod automorphism;
 #[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
 mod avx512;
 mod convert;
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+mod float;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 mod ntt;
 mod path;
 mod prime;

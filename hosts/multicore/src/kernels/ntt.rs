@@ -1,8 +1,12 @@
 //! The negacyclic number-theoretic transform of one limb.
 
-#[cfg(target_arch = "x86_64")]
-use super::avx512;
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+use super::float;
+#[cfg(target_arch = "aarch64")]
+use super::neon;
 use super::{KernelError, Kernels, Path, Prime, scalar_ntt};
+#[cfg(target_arch = "x86_64")]
+use super::{avx2, avx512};
 
 /// Smallest and largest log2 N.
 const LOGS: core::ops::RangeInclusive<u32> = 4..=17;
@@ -22,7 +26,11 @@ pub struct NttTable {
 enum Layout {
     Scalar(scalar_ntt::Table),
     #[cfg(target_arch = "x86_64")]
+    Avx2(float::ntt::Table),
+    #[cfg(target_arch = "x86_64")]
     Avx512(avx512::ntt::Table),
+    #[cfg(target_arch = "aarch64")]
+    Neon(float::ntt::Table),
 }
 
 impl NttTable {
@@ -37,6 +45,10 @@ impl NttTable {
             Path::Avx512 if log >= avx512::ntt::MIN_LOG => {
                 Layout::Avx512(avx512::ntt::Table::new(&prime, log)?)
             }
+            #[cfg(target_arch = "x86_64")]
+            Path::Avx2 => Layout::Avx2(float::ntt::Table::new(&prime, log)?),
+            #[cfg(target_arch = "aarch64")]
+            Path::Neon => Layout::Neon(float::ntt::Table::new(&prime, log)?),
             _ => Layout::Scalar(scalar_ntt::Table::new(&prime, log)?),
         };
         Ok(Self { prime, log, layout })
@@ -62,6 +74,12 @@ impl NttTable {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: this layout is built only from kernels whose path the processor has.
             Layout::Avx512(table) => unsafe { table.forward(&self.prime, x) },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: as above.
+            Layout::Avx2(table) => unsafe { avx2::forward(table, &self.prime, x) },
+            #[cfg(target_arch = "aarch64")]
+            // SAFETY: as above.
+            Layout::Neon(table) => unsafe { neon::forward(table, &self.prime, x) },
         }
     }
 
@@ -75,6 +93,12 @@ impl NttTable {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: this layout is built only from kernels whose path the processor has.
             Layout::Avx512(table) => unsafe { table.inverse(&self.prime, x) },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: as above.
+            Layout::Avx2(table) => unsafe { avx2::inverse(table, &self.prime, x) },
+            #[cfg(target_arch = "aarch64")]
+            // SAFETY: as above.
+            Layout::Neon(table) => unsafe { neon::inverse(table, &self.prime, x) },
         }
     }
 }

@@ -23,11 +23,10 @@ pub struct Prime {
     /// floor(2^(bits + 62) / q), below 2^63.
     ratio64: u64,
     /// floor(2^(bits + 51) / q), below 2^52.
+    #[cfg(target_arch = "x86_64")]
     pub(crate) ratio52: u64,
     /// q^-1 mod 2^52.
     pub(crate) inverse52: u64,
-    /// 2^104 mod q: Montgomery multiplication by it is multiplication by 2^52.
-    pub(crate) radix104: u64,
 }
 
 impl Prime {
@@ -46,9 +45,9 @@ impl Prime {
             q,
             bits,
             ratio64: ((1u128 << (bits + 62)) / u128::from(q)) as u64,
+            #[cfg(target_arch = "x86_64")]
             ratio52: ((1u128 << (bits + 51)) / u128::from(q)) as u64,
             inverse52: inverse & MASK52,
-            radix104: ((1u128 << 104) % u128::from(q)) as u64,
         })
     }
 
@@ -142,6 +141,7 @@ impl Prime {
     /// A fixed canonical factor ready for 52-bit Montgomery: `(−w · 2^52 mod q, that · q^−1 mod 2^52)`.
     ///
     /// The sign makes `hi(y·that'·q) − hi(y·that) ≡ y·w`, the order in which multiply-accumulate needs no copies.
+    #[cfg(target_arch = "x86_64")]
     pub(crate) const fn montgomery(&self, w: u64) -> (u64, u64) {
         let factor = (((self.negate(w) as u128) << 52) % self.q as u128) as u64;
         (factor, factor.wrapping_mul(self.inverse52) & MASK52)

@@ -1,7 +1,7 @@
 //! Every kernel but the transform in plain integers: the fallback, and the reference of the other paths.
 
 use super::convert::ConvertTable;
-use super::prime::{MASK52, Prime};
+use super::prime::{MASK52, Prime, reduce_once};
 
 pub(crate) fn add_assign(prime: &Prime, x: &mut [u64], y: &[u64]) {
     for (x, &y) in x.iter_mut().zip(y) {
@@ -137,7 +137,10 @@ pub(crate) fn combine(table: &ConvertTable, target: usize, y: &[&[u64]], wraps: 
         let products = y.iter().zip(&target.factors).map(|(y, &factor)| wide(y[column], factor));
         let sum = products.sum::<u128>() + wide(wraps, target.minus_product);
         let quotient = (sum as u64).wrapping_mul(target.prime.inverse52) & MASK52;
-        *out = ((sum >> 52) as u64 + p - (wide(quotient, p) >> 52) as u64) % p;
+        let t = ((sum >> 52) as u64).wrapping_sub((wide(quotient, p) >> 52) as u64);
+        // At worst in (−p, 0), a huge word.
+        let t = t.min(t.wrapping_add(p));
+        *out = (0..target.halvings).rev().fold(t, |t, k| reduce_once(t, p << k));
     }
 }
 

@@ -1,19 +1,35 @@
 //! Element-wise kernels on limbs, dispatched as a whole. All residues are canonical on both sides.
 
-#[cfg(target_arch = "x86_64")]
-use super::avx512;
+#[cfg(target_arch = "aarch64")]
+use super::neon;
 use super::{Kernels, Path, Prime, scalar};
+#[cfg(target_arch = "x86_64")]
+use super::{avx2, avx512};
 
 /// Most products one inner product takes: their sum stays below 2^104.
 pub const MAX_DIGITS: usize = 16;
 
-/// Calls the kernel of this name on the chosen path.
+/// Calls the kernel of this name on the chosen path; `product` kernels also exist in double precision.
 macro_rules! dispatch {
-    ($self:ident, $name:ident $(::<$flag:ident>)? ($($argument:expr),*)) => {
+    ($self:ident, $name:ident ($($argument:expr),*)) => {
+        match $self.path() {
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: kernels exist only for a path the processor has.
+            Path::Avx512 => unsafe { avx512::vector::$name($($argument),*) },
+            _ => scalar::$name($($argument),*),
+        }
+    };
+    ($self:ident, product $name:ident $(::<$flag:ident>)? ($($argument:expr),*)) => {
         match $self.path() {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: kernels exist only for a path the processor has.
             Path::Avx512 => unsafe { avx512::vector::$name$(::<$flag>)?($($argument),*) },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: as above.
+            Path::Avx2 => unsafe { avx2::$name$(::<$flag>)?($($argument),*) },
+            #[cfg(target_arch = "aarch64")]
+            // SAFETY: as above.
+            Path::Neon => unsafe { neon::$name$(::<$flag>)?($($argument),*) },
             _ => scalar::$name$(::<$flag>)?($($argument),*),
         }
     };
@@ -50,31 +66,31 @@ impl Kernels {
     /// `destination = x ⊙ y`.
     pub fn multiply(self, prime: &Prime, destination: &mut [u64], x: &[u64], y: &[u64]) {
         check(destination.len(), &[x.len(), y.len()]);
-        dispatch!(self, multiply(prime, destination, x, y));
+        dispatch!(self, product multiply(prime, destination, x, y));
     }
 
     /// `x = x ⊙ y`.
     pub fn multiply_assign(self, prime: &Prime, x: &mut [u64], y: &[u64]) {
         check(x.len(), &[y.len()]);
-        dispatch!(self, multiply_assign(prime, x, y));
+        dispatch!(self, product multiply_assign(prime, x, y));
     }
 
     /// `sum += x ⊙ y`.
     pub fn multiply_add(self, prime: &Prime, sum: &mut [u64], x: &[u64], y: &[u64]) {
         check(sum.len(), &[x.len(), y.len()]);
-        dispatch!(self, multiply_add(prime, sum, x, y));
+        dispatch!(self, product multiply_add(prime, sum, x, y));
     }
 
     /// `x = s·x` for a canonical `s`.
     pub fn multiply_scalar_assign(self, prime: &Prime, x: &mut [u64], s: u64) {
         check(x.len(), &[]);
-        dispatch!(self, multiply_scalar_assign(prime, x, s));
+        dispatch!(self, product multiply_scalar_assign(prime, x, s));
     }
 
     /// `sum += s·x` for a canonical `s`.
     pub fn multiply_scalar_add(self, prime: &Prime, sum: &mut [u64], x: &[u64], s: u64) {
         check(sum.len(), &[x.len()]);
-        dispatch!(self, multiply_scalar_add(prime, sum, x, s));
+        dispatch!(self, product multiply_scalar_add(prime, sum, x, s));
     }
 
     /// `x += s` in every word, for a canonical `s`.
@@ -86,13 +102,13 @@ impl Kernels {
     /// `x = (x − y)·s` for a canonical `s`: the end of a rescale or a mod-down.
     pub fn sub_multiply_scalar(self, prime: &Prime, x: &mut [u64], y: &[u64], s: u64) {
         check(x.len(), &[y.len()]);
-        dispatch!(self, sub_multiply_scalar(prime, x, y, s));
+        dispatch!(self, product sub_multiply_scalar(prime, x, y, s));
     }
 
     /// `d = (a0·b0, a0·b1 + a1·b0, a1·b1)`: a product of two ciphertexts before relinearisation.
     pub fn tensor(self, prime: &Prime, d: [&mut [u64]; 3], a: [&[u64]; 2], b: [&[u64]; 2]) {
         check(d[0].len(), &[d[1].len(), d[2].len(), a[0].len(), a[1].len(), b[0].len(), b[1].len()]);
-        dispatch!(self, tensor(prime, d, a, b));
+        dispatch!(self, product tensor(prime, d, a, b));
     }
 
     /// Canonical residues of signed words of magnitude below 2^62.
@@ -145,6 +161,6 @@ impl Kernels {
         for limb in digits.iter().chain(keys[0]).chain(keys[1]) {
             check(sums[0].len(), &[limb.len()]);
         }
-        dispatch!(self, inner_product::<ADD>(prime, sums, digits, keys));
+        dispatch!(self, product inner_product::<ADD>(prime, sums, digits, keys));
     }
 }

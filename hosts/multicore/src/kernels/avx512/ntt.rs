@@ -193,6 +193,51 @@ impl Table {
     }
 }
 
+/// The butterflies of `log2 R` forward stages on the `R` vectors `v`. A macro, because the compiler must not pass
+/// `v` through memory.
+macro_rules! forward_stages {
+    ($c:expr, $v:expr, $w:expr, $radix:expr, $lazy:expr) => {
+        if $lazy {
+            // [0, 16q) → [4q, 12q): four stages of ±q stay within [0, 16q).
+            for x in &mut $v[..$radix / 2] {
+                *x = _mm512_add_epi64(reduce_once(*x, $c.q8), $c.q4);
+            }
+        }
+        for stage in 0..usize::ilog2($radix) {
+            let half = $radix >> (stage + 1);
+            for group in 0..1 << stage {
+                let w = $w[(1 << stage) - 1 + group];
+                for a in 2 * half * group..2 * half * group + half {
+                    let (x, y) = ($v[a], $v[a + half]);
+                    ($v[a], $v[a + half]) =
+                        if $lazy { sum_and_difference($c, x, y, w) } else { butterfly($c, x, y, w) };
+                }
+            }
+        }
+    };
+}
+pub(super) use forward_stages;
+
+/// The butterflies of `log2 R` inverse stages on the `R` vectors `v`, `[0, 2q)` in and out. `w` is the forward table
+/// of the mirrored group: read backwards and with the difference turned round, it is the inverse table.
+macro_rules! inverse_stages {
+    ($c:expr, $v:expr, $w:expr, $radix:expr) => {
+        for stage in (0..usize::ilog2($radix)).rev() {
+            let half = $radix >> (stage + 1);
+            for group in 0..1 << stage {
+                let w = $w[2 * ((1 << stage) - 1) - group];
+                for a in 2 * half * group..2 * half * group + half {
+                    let (x, y) = ($v[a], $v[a + half]);
+                    let difference = _mm512_sub_epi64(_mm512_add_epi64(y, $c.q2), x);
+                    $v[a] = reduce_once(_mm512_add_epi64(x, y), $c.q2);
+                    $v[a + half] = product($c, $c.q, difference, w);
+                }
+            }
+        }
+    };
+}
+pub(super) use inverse_stages;
+
 /// `log2 R` stages on one group of `8·R·k` words; every word in and out as the module says.
 #[inline]
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
@@ -206,33 +251,10 @@ fn forward_group<const LAZY: bool, const R: usize>(c: &Modulus, words: &mut [u64
     for column in (0..stride).step_by(8) {
         // SAFETY: k·stride + column + 8 ≤ R·stride ≤ words.len().
         let mut v: [V; R] = core::array::from_fn(|k| unsafe { load(base.add(k * stride + column)) });
-        forward_stages::<LAZY, R>(c, &mut v, &w);
+        forward_stages!(c, v, w, R, LAZY);
         for (k, v) in v.into_iter().enumerate() {
             // SAFETY: as above.
             unsafe { store(base.add(k * stride + column), v) };
-        }
-    }
-}
-
-/// The butterflies of `log2 R` forward stages on `R` vectors in registers.
-#[inline]
-#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-pub(super) fn forward_stages<const LAZY: bool, const R: usize>(c: &Modulus, v: &mut [V; R], w: &[[V; 2]]) {
-    if LAZY {
-        // [0, 16q) → [4q, 12q): four stages of ±q stay within [0, 16q).
-        for x in &mut v[..R / 2] {
-            *x = _mm512_add_epi64(reduce_once(*x, c.q8), c.q4);
-        }
-    }
-    for stage in 0..R.trailing_zeros() as usize {
-        let half = R >> (stage + 1);
-        for group in 0..1 << stage {
-            let w = w[(1 << stage) - 1 + group];
-            for a in 2 * half * group..2 * half * group + half {
-                let b = a + half;
-                (v[a], v[b]) =
-                    if LAZY { sum_and_difference(c, v[a], v[b], w) } else { butterfly(c, v[a], v[b], w) };
-            }
         }
     }
 }
@@ -250,31 +272,11 @@ fn inverse_group<const LAST: bool, const R: usize>(c: &Modulus, words: &mut [u64
     for column in (0..stride).step_by(8) {
         // SAFETY: k·stride + column + 8 ≤ R·stride ≤ words.len().
         let mut v: [V; R] = core::array::from_fn(|k| unsafe { load(base.add(k * stride + column)) });
-        inverse_stages::<R>(c, &mut v, &w);
+        inverse_stages!(c, v, w, R);
         for (k, v) in v.into_iter().enumerate() {
             let v = if LAST { reduce_once(v, c.q) } else { v };
             // SAFETY: as above.
             unsafe { store(base.add(k * stride + column), v) };
-        }
-    }
-}
-
-/// The butterflies of `log2 R` inverse stages on `R` vectors, `[0, 2q)` in and out. `w` is the forward table of
-/// the mirrored group: read backwards and with the difference turned round, it is the inverse table.
-#[inline]
-#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-pub(super) fn inverse_stages<const R: usize>(c: &Modulus, v: &mut [V; R], w: &[[V; 2]]) {
-    for stage in (0..R.trailing_zeros() as usize).rev() {
-        let half = R >> (stage + 1);
-        for group in 0..1 << stage {
-            let w = w[2 * ((1 << stage) - 1) - group];
-            for a in 2 * half * group..2 * half * group + half {
-                let b = a + half;
-                let sum = _mm512_add_epi64(v[a], v[b]);
-                let difference = _mm512_sub_epi64(_mm512_add_epi64(v[b], c.q2), v[a]);
-                v[a] = reduce_once(sum, c.q2);
-                v[b] = product(c, c.q, difference, w);
-            }
         }
     }
 }

@@ -11,7 +11,9 @@ use core::arch::x86_64::*;
 use super::super::aligned::AlignedWords;
 use super::super::prime::{Prime, bit_reverse};
 use super::ntt::{forward_stages, inverse_stages};
-use super::{Modulus, V, butterfly, load, load_pair, product, reduce_once, splat_pair, store};
+use super::{
+    Modulus, V, butterfly, load, load_pair, product, reduce_once, splat_pair, store, sum_and_difference,
+};
 
 /// Words of a block.
 const BLOCK: usize = 64;
@@ -101,7 +103,7 @@ impl Table {
                     load(entry.add(16)),
                 )
             };
-            forward_stages::<LAZY, 8>(c, &mut v, &w);
+            forward_stages!(c, v, w, 8usize, LAZY);
             let d = [d, _mm512_madd52lo_epu64(c.zero, d, inverse52)];
             for (g, v) in v.iter_mut().enumerate() {
                 if g > 0 {
@@ -163,7 +165,7 @@ impl Table {
                 *v = product(c, c.q, *v, unsafe { load_pair(fixed.add(16 * g)) });
                 *v = product(c, c.q, *v, d);
             }
-            inverse_stages::<8>(c, &mut v, &w);
+            inverse_stages!(c, v, w, 8usize);
             for (k, v) in v.into_iter().enumerate() {
                 // SAFETY: base has 64 words.
                 unsafe { store(base.add(8 * k), v) };

@@ -74,7 +74,7 @@ fn oracle(sources: &[Prime], target: &Prime, residues: &[u64]) -> u64 {
         let y = q.multiply(residues[i], q.inverse(others.modulo(q.value())));
         sum = sum.add(&others.multiply(y));
         let ratio = (1u128 << (52 + weight)) / u128::from(q.value());
-        quotients += (u128::from(y) * ratio >> 52) as u64;
+        quotients += ((u128::from(y) * ratio) >> 52) as u64;
     }
     let wraps = product.multiply(quotients >> weight);
     match sum.sub(&wraps) {

@@ -74,9 +74,9 @@ fn products_of_values_are_negacyclic_products() {
     let prime = prime_below(50, degree, 0);
     let (a, b) = (words.limb(prime.value(), degree), words.limb(prime.value(), degree));
     let mut expected = vec![0; degree];
-    for i in 0..degree {
-        for j in 0..degree {
-            let c = prime.multiply(a[i], b[j]);
+    for (i, &x) in a.iter().enumerate() {
+        for (j, &y) in b.iter().enumerate() {
+            let c = prime.multiply(x, y);
             let k = (i + j) % degree;
             expected[k] = if i + j < degree { prime.add(expected[k], c) } else { prime.sub(expected[k], c) };
         }
