@@ -25,6 +25,7 @@
 //! are provided in terms of the fine ones. An accelerator overrides them to
 //! fuse memory passes, and must keep the result.
 
+pub mod conformance;
 pub mod engine;
 mod error;
 mod offload;
@@ -191,6 +192,12 @@ pub trait Accelerator: Sync + Sized {
         let special = out.len().saturating_sub(level.len());
         check(level.len(), x.len())?;
         check(digit.len(), coefficients.len())?;
+        if end > level.len() {
+            return Err(Error::Shape { have: level.len(), need: end });
+        }
+        if out.len() < level.len() {
+            return Err(Error::Shape { have: out.len(), need: level.len() });
+        }
         let (head, tail) = out.split_at_mut(end);
         let (head, own) = head.split_at_mut(first);
         self.copy(own, &x[first..end])?;
@@ -255,6 +262,7 @@ pub trait Accelerator: Sync + Sized {
         sums: [&mut [Self::Limb]; 2],
     ) -> Result<(), Error> {
         let [sum0, sum1] = sums;
+        check(level.len(), x.len())?;
         self.clear(sum0)?;
         self.clear(sum1)?;
         let mut raised: Limbs<Self> = polynomial::allocate_limbs(self, sum0.len())?;

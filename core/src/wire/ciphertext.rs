@@ -7,7 +7,7 @@ use super::header::{Header, Kind};
 use super::{Error, Sink, Source, object_len};
 use crate::accel::Accelerator;
 use crate::ckks::client::KeyTag;
-use crate::ckks::{Ciphertext, Parameters, SeededCiphertext};
+use crate::ckks::{self, Ciphertext, Parameters, SeededCiphertext};
 use crate::ring::Basis;
 
 /// Bytes of a ciphertext at `level`, which is taken as at most L.
@@ -26,9 +26,12 @@ fn payload(parameters: &Parameters, kind: Kind, level: usize) -> u64 {
 }
 
 impl<A: Accelerator> Codec<'_, A> {
-    fn ciphertext_header(&self, kind: Kind, key: KeyTag, level: usize) -> Header {
+    fn ciphertext_header(&self, kind: Kind, key: KeyTag, level: usize) -> Result<Header, Error> {
+        if level > self.parameters.max_level() {
+            return Err(ckks::Error::OtherChain.into());
+        }
         let payload = payload(self.parameters, kind, level);
-        Header { level: level as u16, ..Header::new(kind, self.parameters, key, payload) }
+        Ok(Header { level: level as u16, ..Header::new(kind, self.parameters, key, payload) })
     }
 
     /// Writes both polynomials.
@@ -42,7 +45,7 @@ impl<A: Accelerator> Codec<'_, A> {
         key: KeyTag,
         ciphertext: &Ciphertext<A>,
     ) -> Result<(), Error> {
-        let header = self.ciphertext_header(Kind::Ciphertext, key, ciphertext.level());
+        let header = self.ciphertext_header(Kind::Ciphertext, key, ciphertext.level())?;
         let mut writer = ObjectWriter::new(sink, &header)?;
         for part in ciphertext.parts() {
             self.write_polynomial(&mut writer, part)?;
@@ -60,7 +63,7 @@ impl<A: Accelerator> Codec<'_, A> {
         key: KeyTag,
         ciphertext: &SeededCiphertext<A>,
     ) -> Result<(), Error> {
-        let header = self.ciphertext_header(Kind::SeededCiphertext, key, ciphertext.level());
+        let header = self.ciphertext_header(Kind::SeededCiphertext, key, ciphertext.level())?;
         let mut writer = ObjectWriter::new(sink, &header)?;
         self.write_polynomial(&mut writer, ciphertext.body())?;
         writer.bytes(ciphertext.seed().as_bytes())?;

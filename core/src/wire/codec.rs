@@ -56,15 +56,13 @@ impl<'a, A: Accelerator> Codec<'a, A> {
         }
     }
 
+    /// The polynomial's basis must fit the chain; what a header declares is checked before it is written.
     pub(super) fn write_polynomial<S: Sink>(
         &mut self,
         writer: &mut ObjectWriter<'_, S>,
         polynomial: &Polynomial<A, Evaluations>,
     ) -> Result<(), Error> {
         let chain = self.parameters.chain();
-        if !polynomial.basis().fits(chain) {
-            return Err(ckks::Error::OtherChain.into());
-        }
         let words = &mut self.scratch[..chain.degree()];
         for (limb, modulus) in polynomial.limbs().iter().zip(chain.of(polynomial.basis())) {
             self.accelerator.read(limb, words)?;

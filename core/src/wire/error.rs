@@ -84,7 +84,8 @@ pub enum Error {
         /// The first such limb, in the order of the payload.
         limb: usize,
     },
-    /// The sink has too little room; nothing was written.
+    /// The sink has too little room. Nothing was written, unless the sink
+    /// could not tell ([`super::Sink::room`]) and ran full.
     NoRoom {
         /// Bytes left.
         have: u64,

@@ -260,9 +260,8 @@ impl<S: Source> ObjectReader<'_, S> {
     pub(super) fn limb<W: Word>(&mut self, modulus: &Modulus, words: &mut [W]) -> Result<(), Error> {
         let (mut bytes, width) = ([0u8; CHUNK * 8], residue_len(modulus));
         for chunk in words.chunks_mut(CHUNK) {
-            let packed = &mut bytes[..chunk.len() * width];
-            self.bytes(packed)?;
-            if !unpack(packed, width, modulus, chunk) {
+            self.bytes(&mut bytes[..chunk.len() * width])?;
+            if !unpack(&bytes, width, modulus, chunk) {
                 self.outside = self.outside.or(Some(self.limbs));
             }
         }
@@ -326,44 +325,130 @@ pub(super) fn checksum_of(header: &[u8; HEADER_LEN]) -> u64 {
     header.last_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes))
 }
 
-fn pack<W: Word>(words: &[W], width: usize, bytes: &mut [u8]) {
-    fn fixed<W: Word, const WIDTH: usize>(words: &[W], bytes: &mut [u8]) {
-        for (packed, word) in bytes.as_chunks_mut::<WIDTH>().0.iter_mut().zip(words) {
-            packed.copy_from_slice(&word.to_u64().to_le_bytes()[..WIDTH]);
+/// Every residue is stored as a whole word; the next one overwrites its upper
+/// bytes. The buffer has room for that: a residue has at most seven bytes.
+fn pack<W: Word>(words: &[W], width: usize, bytes: &mut [u8; CHUNK * 8]) {
+    for (i, word) in words.iter().enumerate() {
+        if let Some(place) = bytes.get_mut(i * width..).and_then(<[u8]>::first_chunk_mut) {
+            *place = word.to_u64().to_le_bytes();
         }
-    }
-    match width {
-        0 | 1 => fixed::<W, 1>(words, bytes),
-        2 => fixed::<W, 2>(words, bytes),
-        3 => fixed::<W, 3>(words, bytes),
-        4 => fixed::<W, 4>(words, bytes),
-        5 => fixed::<W, 5>(words, bytes),
-        6 => fixed::<W, 6>(words, bytes),
-        _ => fixed::<W, 7>(words, bytes),
     }
 }
 
 /// Whether all residues were below the prime; those that were not become 0.
-fn unpack<W: Word>(bytes: &[u8], width: usize, modulus: &Modulus, words: &mut [W]) -> bool {
-    fn fixed<W: Word, const WIDTH: usize>(bytes: &[u8], q: u64, words: &mut [W]) -> bool {
-        let mut canonical = true;
-        for (packed, word) in bytes.as_chunks::<WIDTH>().0.iter().zip(words) {
-            let mut wide = [0; 8];
-            wide[..WIDTH].copy_from_slice(packed);
-            let value = u64::from_le_bytes(wide);
-            canonical &= value < q;
-            *word = W::from_u64(if value < q { value } else { 0 });
-        }
-        canonical
+/// Reads whole words and masks, as [`pack`] writes.
+fn unpack<W: Word>(bytes: &[u8; CHUNK * 8], width: usize, modulus: &Modulus, words: &mut [W]) -> bool {
+    let (q, mask) = (modulus.value(), (1 << (8 * width)) - 1);
+    let mut canonical = true;
+    for (window, word) in bytes.windows(8).step_by(width).zip(words) {
+        let value = window.first_chunk().map_or(q, |wide| u64::from_le_bytes(*wide) & mask);
+        canonical &= value < q;
+        *word = W::from_u64(if value < q { value } else { 0 });
     }
-    let q = modulus.value();
-    match width {
-        0 | 1 => fixed::<W, 1>(bytes, q, words),
-        2 => fixed::<W, 2>(bytes, q, words),
-        3 => fixed::<W, 3>(bytes, q, words),
-        4 => fixed::<W, 4>(bytes, q, words),
-        5 => fixed::<W, 5>(bytes, q, words),
-        6 => fixed::<W, 6>(bytes, q, words),
-        _ => fixed::<W, 7>(bytes, q, words),
+    canonical
+}
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+    use super::*;
+    use crate::ckks::client::KeyTag;
+    use crate::ckks::{Parameters, ParametersLiteral};
+    use crate::wire::Fault;
+    use proptest::prelude::*;
+    use std::vec::Vec;
+
+    fn header(payload: u64) -> Header {
+        static PARAMETERS: std::sync::OnceLock<Parameters> = std::sync::OnceLock::new();
+        let parameters = PARAMETERS.get_or_init(|| ParametersLiteral::N12_EDGE.check().unwrap());
+        Header::new(Kind::Bundle, parameters, KeyTag([1; 16]), payload)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        #[test]
+        fn limbs_are_the_low_bytes_of_their_residues(
+            q in (2u32..50).prop_flat_map(|bits| (1u64 << (bits - 1))..(1 << bits)).prop_map(|q| q | 1),
+            seed in any::<u64>(), count in 1usize..600,
+        ) {
+            let modulus = Modulus::new(q.max(3)).unwrap();
+            let (q, width) = (modulus.value(), residue_len(&modulus));
+            prop_assert!((q - 1) >> (8 * width) == 0 && (width == 1 || q >> (8 * (width - 1)) != 0));
+            let words: Vec<u64> =
+                (0..count as u64).map(|i| (seed ^ i).wrapping_mul(0x9e37_79b9_7f4a_7c15) % q).collect();
+            let naive: Vec<u8> =
+                words.iter().flat_map(|word| (0..width).map(move |i| (word >> (8 * i)) as u8)).collect();
+            let mut file = heapless::Vec::<u8, 5000>::new();
+            let mut writer = ObjectWriter::new(&mut file, &header(naive.len() as u64)).unwrap();
+            writer.limb(&modulus, &words).unwrap();
+            writer.finish().unwrap();
+            prop_assert_eq!(&file[HEADER_LEN..file.len() - 8], naive.as_slice());
+            // One update or many: the streamed checksum is that of the whole.
+            let checksum = xxh3_64_with_seed(&naive, checksum_of(&header(naive.len() as u64).encode())).to_le_bytes();
+            prop_assert_eq!(&file[file.len() - 8..], checksum.as_slice());
+
+            let mut reader = Reader::new(file.as_slice());
+            reader.header().unwrap();
+            let mut object = reader.payload(naive.len() as u64).unwrap();
+            let mut found = std::vec![0u64; count];
+            object.limb(&modulus, &mut found).unwrap();
+            prop_assert_eq!(object.finish(), Ok(()));
+            prop_assert_eq!(found, words);
+        }
+    }
+
+    #[test]
+    fn a_writer_takes_neither_more_nor_less_than_it_declared() {
+        let mut file = heapless::Vec::<u8, 256>::new();
+        let mut writer = ObjectWriter::new(&mut file, &header(10)).unwrap();
+        writer.bytes(&[0; 9]).unwrap();
+        assert_eq!(writer.bytes(&[0; 2]), Err(Error::Unbalanced { have: 11, need: 10 }));
+        assert_eq!(writer.finish(), Err(Error::Unbalanced { have: 9, need: 10 }));
+        let modulus = Modulus::new(17).unwrap();
+        let mut writer = ObjectWriter::new(&mut file, &header(10)).unwrap();
+        writer.limb(&modulus, &[16u32]).unwrap();
+        assert_eq!(writer.limb(&modulus, &[17u32]), Err(Error::ResidueOutOfRange { limb: 1 }));
+    }
+
+    /// Works for some bytes, then fails, or claims to have done too much.
+    struct Broken {
+        left: usize,
+        boast: usize,
+    }
+
+    impl Source for Broken {
+        fn read(&mut self, bytes: &mut [u8]) -> Result<usize, Fault> {
+            let header = header(1000).encode();
+            let count = bytes.len().min(self.left);
+            for (byte, header) in bytes[..count].iter_mut().zip(header) {
+                *byte = header;
+            }
+            self.left -= count;
+            if count == 0 { Err(Fault { code: 5 }) } else { Ok(count + self.boast) }
+        }
+    }
+
+    impl Sink for Broken {
+        fn write(&mut self, bytes: &[u8]) -> Result<usize, Fault> {
+            let count = bytes.len().min(self.left);
+            self.left -= count;
+            if count == 0 { Err(Fault { code: 28 }) } else { Ok(count + self.boast) }
+        }
+    }
+
+    #[test]
+    fn a_failing_stream_is_reported_as_such() {
+        for left in [0, 10, HEADER_LEN, HEADER_LEN + 3] {
+            let error = Reader::new(Broken { left, boast: 0 }).skip().err();
+            assert_eq!(error, Some(Error::Stream(Fault { code: 5 })), "{left}");
+            let mut sink = Broken { left, boast: 0 };
+            let written =
+                ObjectWriter::new(&mut sink, &header(4)).and_then(|mut writer| writer.bytes(&[1; 4]));
+            assert_eq!(written, Err(Error::Stream(Fault { code: 28 })), "{left}");
+        }
+        let boast = Reader::new(Broken { left: 2000, boast: 9 }).skip().err();
+        assert_eq!(boast, Some(Error::Corrupt { part: Part::Payload }));
+        let mut sink = Broken { left: 2000, boast: 9 };
+        ObjectWriter::new(&mut sink, &header(0)).unwrap().finish().unwrap();
     }
 }

@@ -36,6 +36,9 @@ impl<A: Accelerator> Codec<'_, A> {
     /// # Errors
     /// As [`Codec::write_ciphertext`].
     pub fn write_public_key<S: Sink>(&mut self, sink: &mut S, key: &PublicKey<A>) -> Result<(), Error> {
+        if key.level() != self.parameters.max_level() {
+            return Err(ckks::Error::OtherChain.into());
+        }
         let payload = public_payload(self.parameters);
         let header = Header::new(Kind::PublicKey, self.parameters, key.tag(), payload);
         let mut writer = ObjectWriter::new(sink, &header)?;
@@ -74,8 +77,14 @@ impl<A: Accelerator> Codec<'_, A> {
         switching: &SeededSwitchingKey<A>,
     ) -> Result<(), Error> {
         let request = KeyRequest { id: switching.id(), level: switching.level() };
-        let mut writer = ObjectWriter::new(sink, &self.switching_header(key, request)?)?;
-        for b in switching.digits() {
+        let header = self.switching_header(key, request)?;
+        let (basis, digits) = (self.parameters.key_basis(request.level), switching.digits());
+        let fits = digits.len() == self.parameters.digits(request.level);
+        if !fits || digits.iter().any(|b| b.basis() != basis) {
+            return Err(ckks::Error::OtherChain.into());
+        }
+        let mut writer = ObjectWriter::new(sink, &header)?;
+        for b in digits {
             self.write_polynomial(&mut writer, b)?;
         }
         writer.bytes(switching.seed().as_bytes())?;

@@ -64,7 +64,8 @@ pub fn read_parameters<S: Source>(reader: &mut Reader<S>, allow_insecure: bool) 
         return Err(Error::InsecureMark);
     }
     for (field, have) in [
-        (Field::Key, first(&header.key.0)),
+        // Any byte of a name counts.
+        (Field::Key, header.key.0.iter().fold(0, |any, &byte| any | byte as u64)),
         (Field::Level, header.level as u64),
         (Field::Galois, header.galois as u64),
     ] {
@@ -129,4 +130,25 @@ pub fn read_parameters<S: Source>(reader: &mut Reader<S>, allow_insecure: bool) 
         return Err(Error::OtherParameters { have: first(&header.parameters), need: first(&need) });
     }
     Ok(parameters)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::{HEADER_LEN, Reader};
+
+    #[test]
+    fn a_mark_of_no_security_is_refused_whoever_asks() {
+        let parameters = ParametersLiteral::N12_EDGE.check().unwrap();
+        let mut file = heapless::Vec::<u8, 256>::new();
+        write_parameters(&mut file, &parameters).unwrap();
+        let marked = Header { insecure: true, ..Header::new(Kind::Parameters, &parameters, NO_KEY, PAYLOAD) };
+        file[..HEADER_LEN].copy_from_slice(&marked.encode());
+        let read = |allow| read_parameters(&mut Reader::new(file.as_slice()), allow).err();
+        assert_eq!(read(false), Some(Error::InsecureMark));
+        // With the feature, the payload is reached; it was made for another header.
+        let with_feature = Error::Corrupt { part: crate::wire::Part::Payload };
+        let expected = if cfg!(feature = "insecure-toy") { with_feature } else { Error::InsecureMark };
+        assert_eq!(read(true), Some(expected));
+    }
 }

@@ -1,5 +1,31 @@
 //! Where bytes come from and go to: slices here, files and sockets on a host,
 //! a UART or a flash page on a device.
+//!
+//! ```
+//! use veilformer::wire::{Fault, Source};
+//!
+//! /// A file, and what went wrong with it in full.
+//! struct Input<R> {
+//!     inner: R,
+//!     error: Option<std::io::Error>,
+//! }
+//!
+//! impl<R: std::io::Read> Source for Input<R> {
+//!     fn read(&mut self, bytes: &mut [u8]) -> Result<usize, Fault> {
+//!         loop {
+//!             match self.inner.read(bytes) {
+//!                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+//!                 Err(error) => {
+//!                     let code = error.raw_os_error().unwrap_or(0);
+//!                     self.error = Some(error);
+//!                     return Err(Fault { code });
+//!                 }
+//!                 Ok(count) => return Ok(count),
+//!             }
+//!         }
+//!     }
+//! }
+//! ```
 
 /// A stream's own failure. `code` is the platform's (`raw_os_error` on a
 /// host); an adaptor keeps the full error for its caller.

@@ -15,6 +15,17 @@
 //! * **The gate's and tanh's intervals** go into the matrices before them.
 //! * LoRA factors, where they are known in the clear, are added to their matrix; a low-rank head becomes one matrix.
 //!
+//! | the program says | an executor over a `Folded` does |
+//! |---|---|
+//! | `layer_norm(x̃)` | t = Σ x̃² − offset, p(t); hands back the pair (x̃, p(t)) and multiplies nothing yet |
+//! | `linear((x̃, p), W)` | (x̃·W′) ⊙ p + b′, with W′ = `query`, `key`, `value`, `expand_a`, `expand_b` or `head` |
+//! | `linear(y, W_O)`, `linear(y, Contract)` | y·`output`, y·`contract`: a contribution to the stream in the scale of the *next* norm |
+//! | `add(stream, contribution)` | `attention_rescale`·stream + contribution, or `feed_forward_rescale`·stream + contribution |
+//! | `first_token(x)` | row 0 repeated, or the others zero: no row may carry what a later polynomial is not calibrated for |
+//! | `gaussian_scores(q′, k′)` | `kernel`(`kernel_offset` − Σ (q′ − k′)²) |
+//! | `gate((a, t))` | a ⊙ `gate`(t) |
+//! | `tanh(t)` | `tanh`(t) |
+//!
 //! [`Folded::evaluate`] carries these steps out on f64 and is the reference for the encrypted executor.
 
 use veilformer::approx::{Approximation, clenshaw};

@@ -20,6 +20,7 @@ pub mod remez;
 pub mod run;
 pub mod scalar;
 pub mod sites;
+mod slots;
 pub mod tensor;
 pub mod tokenizer;
 pub mod train;

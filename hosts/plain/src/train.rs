@@ -1,6 +1,6 @@
 //! The trainer: AdamW, cosine decay, penalties, and a last stretch on the polynomials that will be deployed.
 //!
-//! Deterministic for a seed: a batch is always cut into [`CHUNKS`](crate::run::CHUNKS) pieces whose gradients are added in order, whatever
+//! Deterministic for a seed: a batch is always cut into [`CHUNKS`] pieces whose gradients are added in order, whatever
 //! the number of threads.
 
 use std::ops::Range;
@@ -36,7 +36,7 @@ pub struct Options {
     pub learning_rate: f64,
     /// The optimizer.
     pub optimizer: AdamW,
-    /// Chance that a token is replaced by [UNK].
+    /// Chance that a token is replaced by `[UNK]`.
     pub word_dropout: f64,
     /// Everything random follows from it.
     pub seed: u64,

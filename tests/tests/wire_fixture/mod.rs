@@ -1,12 +1,14 @@
 //! Objects to write and read: small rings, deterministic content.
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses its own part")]
 
-use veilformer::accel::{Accelerator, Evaluations, Polynomial, Portable};
-use veilformer::ckks::client::KeyTag;
-use veilformer::ckks::{Ciphertext, Parameters, ParametersLiteral};
+use veilformer::accel::{Accelerator, Evaluations, Polynomial, Portable, Trusted};
+use veilformer::ckks::client::{KeyTag, ReleaseBudget, SecretKey};
+use veilformer::ckks::{
+    Ciphertext, KeyId, Parameters, ParametersLiteral, SeededCiphertext, SeededSwitchingKey,
+};
 use veilformer::memory::{Arena, LimbPool};
-use veilformer::ring::{Basis, RingTables, Word};
-use veilformer::wire::{HEADER_LEN, TRAILER_LEN};
+use veilformer::ring::{Basis, PublicSeed, RingTables, SecretSeed, Word};
+use veilformer::wire::*;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 pub const KEY: KeyTag = KeyTag(*b"name of the key.");
@@ -78,6 +80,99 @@ pub fn words<A: Accelerator>(accelerator: &A, polynomial: &Polynomial<A, Evaluat
 
 pub fn scratch<W: Word>(parameters: &Parameters) -> Vec<W> {
     vec![W::default(); parameters.degree()]
+}
+
+/// A relinearisation key's or Galois key's file form, with made-up content.
+pub fn switching_key<A: Accelerator>(
+    accelerator: &A,
+    parameters: &Parameters,
+    id: KeyId,
+    level: usize,
+) -> SeededSwitchingKey<A> {
+    let digits = (0..parameters.digits(level) as u64)
+        .map(|d| polynomial(accelerator, parameters.key_basis(level), 10 + d))
+        .collect();
+    SeededSwitchingKey::from_parts(parameters, id, level, PublicSeed::from_bytes([4; 32]), digits)
+        .expect("fits")
+}
+
+/// A secret key that is the same in every run.
+pub fn secret_key<'a, A: Trusted>(accelerator: &'a A, parameters: &'a Parameters) -> SecretKey<'a, A> {
+    let mut signed = vec![0; parameters.degree()];
+    SecretKey::generate(accelerator, parameters, SecretSeed::take(&mut [9; 32]), &mut signed).expect("fits")
+}
+
+pub fn budget() -> ReleaseBudget {
+    ReleaseBudget::resume(1000, 3, 40).expect("in range")
+}
+
+/// One small file of every kind, all under the same parameters and key.
+pub fn files<W: Word>(parameters: &Parameters) -> Vec<(Kind, Vec<u8>)> {
+    let machine = machine::<W>(parameters);
+    let mut scratch = scratch(parameters);
+    let mut codec = Codec::new(&machine, parameters, &mut scratch).expect("fits");
+    let secret = secret_key(&machine, parameters);
+    let tag = secret.tag();
+    let fresh = SeededCiphertext::from_parts(
+        PublicSeed::from_bytes([5; 32]),
+        polynomial(&machine, Basis::level(0), 3),
+    );
+    let (mut signed, mut words) = (vec![0; parameters.degree()], self::scratch::<W>(parameters));
+    let public = secret.public_key(&mut signed, &mut words).expect("limbs");
+    let rotation = switching_key(&machine, parameters, KeyId::Galois(5), 0);
+    let bundle = Bundle { tag: 1, count: 0, bytes: 0 };
+    let kinds = [
+        Kind::Parameters,
+        Kind::PublicKey,
+        Kind::SwitchingKey,
+        Kind::Ciphertext,
+        Kind::SeededCiphertext,
+        Kind::Bundle,
+        Kind::SecretKey,
+    ];
+    kinds
+        .into_iter()
+        .map(|kind| {
+            let mut file = Stream::default();
+            match kind {
+                Kind::Parameters => write_parameters(&mut file, parameters),
+                Kind::PublicKey => codec.write_public_key(&mut file, &public),
+                Kind::SwitchingKey => codec.write_switching_key(&mut file, tag, &rotation),
+                Kind::Ciphertext => codec.write_ciphertext(&mut file, tag, &ciphertext(&machine, 0)),
+                Kind::SeededCiphertext => {
+                    codec.write_seeded_ciphertext(&mut file, tag, fresh.as_ref().expect("one basis"))
+                }
+                Kind::Bundle => write_bundle(&mut file, parameters, tag, &bundle),
+                _ => write_secret_key(&mut file, &secret, &budget()),
+            }
+            .expect("a vector has room");
+            (kind, file.0)
+        })
+        .collect()
+}
+
+/// Reads one object of `kind` that must be alone, and gives it up at once.
+pub fn read_one<A: Trusted>(
+    codec: &mut Codec<'_, A>,
+    (accelerator, parameters): (&A, &Parameters),
+    kind: Kind,
+    key: Option<KeyTag>,
+    source: impl Source,
+) -> Result<(), Error> {
+    let mut reader = Reader::new(source);
+    match kind {
+        Kind::Parameters => read_parameters(&mut reader, true).map(drop)?,
+        Kind::PublicKey => codec.read_public_key(&mut reader, key).map(drop)?,
+        Kind::SwitchingKey => codec.read_switching_key(&mut reader, key).map(drop)?,
+        Kind::Ciphertext => codec.read_ciphertext(&mut reader, key).map(drop)?,
+        Kind::SeededCiphertext => codec.read_seeded_ciphertext(&mut reader, key).map(drop)?,
+        Kind::Bundle => read_bundle(&mut reader, &Expected { parameters, key }).map(drop)?,
+        _ => {
+            let mut signed = vec![0; parameters.degree()];
+            read_secret_key(&mut reader, accelerator, parameters, key, &mut signed).map(drop)?;
+        }
+    }
+    reader.finish()
 }
 
 /// A vector that grows is a sink of unknown room; a reader of it, a source of unknown length.
