@@ -99,7 +99,7 @@ impl<'a, S, F: FnMut(f64)> Watched<'a, S, F> {
     ) -> Result<R, Error> {
         let start = Instant::now();
         let result = f(&mut self.inner);
-        tracing::debug!(operation = name, level, seconds = start.elapsed().as_secs_f64());
+        tracing::debug!(operation = name, level, work, seconds = start.elapsed().as_secs_f64());
         (self.tick)(work);
         result
     }

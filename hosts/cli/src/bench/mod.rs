@@ -196,8 +196,8 @@ pub(crate) fn run(args: &Args, output: Output) -> Result<(), Failure> {
 fn cells(figure: &Figure) -> Vec<String> {
     let bits = |value: Option<f64>| value.map_or_else(String::new, |bits| format!("{bits:.1}"));
     let mut notes = Vec::new();
-    notes.extend(figure.levels.map(|levels| format!("{levels} levels")));
-    notes.extend(figure.bootstraps.map(|count| format!("{count} bootstraps")));
+    notes.extend(figure.levels.map(|levels| format!("levels {levels}")));
+    notes.extend(figure.bootstraps.map(|count| format!("bootstraps {count}")));
     notes.extend(figure.bytes.map(crate::output::bytes));
     vec![
         figure.name.clone(),
