@@ -1,3 +1,46 @@
-//! The program `veilformer`.
+//! The program `veilformer`: everything a client and a server do, from the
+//! command line. `args` says what there is, `exit` how it can end.
 
-fn main() {}
+mod args;
+mod backend;
+mod bench;
+mod client;
+mod commands;
+mod exit;
+mod files;
+mod job;
+mod model;
+mod output;
+mod server;
+mod watch;
+
+use args::{Args, Command};
+use clap::Parser;
+use output::Output;
+use std::process::ExitCode;
+use tracing_subscriber::EnvFilter;
+
+fn main() -> ExitCode {
+    let Args { global, command } = Args::parse();
+    let level = ["warn", "info", "debug"][usize::from(global.verbose.min(2))];
+    let filter = EnvFilter::try_from_env("VEILFORMER_LOG").unwrap_or_else(|_| EnvFilter::new(level));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let output = Output { json: global.json };
+    let result = match command {
+        Command::Demo(args) => commands::demo::run(&args, output),
+        Command::Keygen(args) => commands::keygen::run(&args, output),
+        Command::Encrypt(args) => commands::encrypt::run(&args, output),
+        Command::Infer(args) => commands::infer::run(&args, output),
+        Command::Decrypt(args) => commands::decrypt::run(&args, output),
+        Command::Plan(args) => commands::plan::run(&args, output),
+        Command::Inspect(args) => commands::inspect::run(&args, output),
+        Command::Bench(args) => bench::run(&args, output),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("error: {}", failure.message);
+            ExitCode::from(failure.exit as u8)
+        }
+    }
+}

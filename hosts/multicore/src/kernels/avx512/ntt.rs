@@ -1,4 +1,4 @@
-//! The negacyclic transform: passes of radix 4, 8 or 16 over memory, then a tail on 64 contiguous words.
+//! The negacyclic transform: passes of radix 2, 4 or 8 over memory, then a tail on 64 contiguous words.
 //!
 //! Stages whose butterflies join whole vectors take scalar twiddles, packed per pass and group in the order of
 //! use. Outer passes sweep the whole limb (in L2); once a block fits L1, all its remaining passes run before
@@ -54,7 +54,7 @@ fn plan(log: u32) -> (&'static [u32], usize) {
         7 => (&[3, 2, 2], 1),
         8 => (&[2, 3, 3], 1),
         9 => (&[3, 3, 3], 1),
-        10 => (&[4, 3, 3], 1),
+        10 => (&[2, 2, 3, 3], 2),
         _ => (&[3, 2, 3, 3], 2),
     }
 }
@@ -164,8 +164,7 @@ impl Table {
             match pass.log {
                 1 => forward_group::<LAZY, 2>(c, words, twiddles),
                 2 => forward_group::<LAZY, 4>(c, words, twiddles),
-                3 => forward_group::<LAZY, 8>(c, words, twiddles),
-                _ => forward_group::<LAZY, 16>(c, words, twiddles),
+                _ => forward_group::<LAZY, 8>(c, words, twiddles),
             }
         }
     }
@@ -182,12 +181,10 @@ impl Table {
             match (pass.log, index) {
                 (1, 0) => inverse_group::<true, 2>(c, words, twiddles),
                 (2, 0) => inverse_group::<true, 4>(c, words, twiddles),
-                (3, 0) => inverse_group::<true, 8>(c, words, twiddles),
-                (_, 0) => inverse_group::<true, 16>(c, words, twiddles),
+                (_, 0) => inverse_group::<true, 8>(c, words, twiddles),
                 (1, _) => inverse_group::<false, 2>(c, words, twiddles),
                 (2, _) => inverse_group::<false, 4>(c, words, twiddles),
-                (3, _) => inverse_group::<false, 8>(c, words, twiddles),
-                (_, _) => inverse_group::<false, 16>(c, words, twiddles),
+                (_, _) => inverse_group::<false, 8>(c, words, twiddles),
             }
         }
     }
@@ -245,7 +242,7 @@ fn forward_group<const LAZY: bool, const R: usize>(c: &Modulus, words: &mut [u64
     let stride = words.len() / R;
     assert!(stride.is_multiple_of(8) && twiddles.len() >= 2 * (R - 1));
     // SAFETY: the assertion covers R − 1 pairs.
-    let w: [[V; 2]; 15] =
+    let w: [[V; 2]; 7] =
         core::array::from_fn(|k| unsafe { splat_pair(twiddles.as_ptr().add(2 * k.min(R - 2))) });
     let base = words.as_mut_ptr();
     for column in (0..stride).step_by(8) {
@@ -266,7 +263,7 @@ fn inverse_group<const LAST: bool, const R: usize>(c: &Modulus, words: &mut [u64
     let stride = words.len() / R;
     assert!(stride.is_multiple_of(8) && twiddles.len() >= 2 * (R - 1));
     // SAFETY: the assertion covers R − 1 pairs.
-    let w: [[V; 2]; 15] =
+    let w: [[V; 2]; 7] =
         core::array::from_fn(|k| unsafe { splat_pair(twiddles.as_ptr().add(2 * k.min(R - 2))) });
     let base = words.as_mut_ptr();
     for column in (0..stride).step_by(8) {

@@ -105,11 +105,11 @@ impl Table {
             };
             forward_stages!(c, v, w, 8usize, LAZY);
             let d = [d, _mm512_madd52lo_epu64(c.zero, d, inverse52)];
-            for (g, v) in v.iter_mut().enumerate() {
-                if g > 0 {
-                    // SAFETY: pair g of the fixed table.
-                    *v = product(c, c.q, *v, unsafe { load_pair(fixed.add(16 * g)) });
-                }
+            for (g, v) in v.iter_mut().enumerate().skip(1) {
+                // SAFETY: pair g of the fixed table.
+                *v = product(c, c.q, *v, unsafe { load_pair(fixed.add(16 * g)) });
+            }
+            for v in &mut v {
                 *v = product(c, c.q, *v, d);
             }
             for (k, v) in v.into_iter().enumerate() {
@@ -118,15 +118,7 @@ impl Table {
             }
         }
         // A loop of its own: the chain through all six stages is longer than the processor looks ahead.
-        for words in words.as_chunks_mut::<16>().0 {
-            let base = words.as_mut_ptr();
-            // SAFETY: base has sixteen words.
-            unsafe {
-                let (x, y) = cyclic(c, load(base), load(base.add(8)), two, one);
-                store(base, x);
-                store(base.add(8), y);
-            }
-        }
+        cyclic(c, words.as_chunks_mut().0, two, one);
     }
 
     /// Opens `words`, the `block`-th of the equal blocks of the limb: canonical in, `[0, 2q)` out.
@@ -180,27 +172,84 @@ fn push_pair(prime: &Prime, words: &mut Vec<u64>, lane: impl Fn(usize) -> u64) {
     words.extend(pairs.iter().map(|pair| pair.1));
 }
 
-/// Two cyclic transforms of length 8, one per vector, natural order in, bit-reversed out.
+/// The value of an expression for k = 0, 1, 2, 3. Four independent chains advance together, so that the
+/// instructions the processor holds back are few.
+macro_rules! lockstep {
+    ($k:ident => $value:expr) => {
+        [
+            {
+                let $k = 0usize;
+                $value
+            },
+            {
+                let $k = 1usize;
+                $value
+            },
+            {
+                let $k = 2usize;
+                $value
+            },
+            {
+                let $k = 3usize;
+                $value
+            },
+        ]
+    };
+}
+
+/// Eight cyclic transforms of length 8, one per vector, natural order in, bit-reversed out.
 /// In `[0, 2q)`, canonical out.
 #[inline]
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-fn cyclic(c: &Modulus, a: V, b: V, two: [V; 2], one: [V; 2]) -> (V, V) {
-    // Distance 4: a0-3 b0-3 against a4-7 b4-7.
-    let x = _mm512_shuffle_i64x2::<0x44>(a, b);
-    let y = _mm512_shuffle_i64x2::<0xEE>(a, b);
-    let sum = _mm512_add_epi64(x, y);
-    let difference = _mm512_sub_epi64(_mm512_add_epi64(x, c.q2), y);
-    // Distance 2: a01 b01 a45 b45 against a23 b23 a67 b67, both in [0, 4q).
-    let x = _mm512_shuffle_i64x2::<0x88>(sum, difference);
-    let y = _mm512_shuffle_i64x2::<0xDD>(sum, difference);
-    let (p, r) = butterfly(c, x, y, two);
-    // Distance 1: a02 b02 a46 b46 against a13 b13 a57 b57.
-    let (even, odd) = butterfly(c, _mm512_unpacklo_epi64(p, r), _mm512_unpackhi_epi64(p, r), one);
-    let even = reduce_once(reduce_once(even, c.q2), c.q);
-    let odd = reduce_once(reduce_once(odd, c.q2), c.q);
-    let first = _mm512_setr_epi64(0, 8, 1, 9, 4, 12, 5, 13);
-    let second = _mm512_setr_epi64(2, 10, 3, 11, 6, 14, 7, 15);
-    (_mm512_permutex2var_epi64(even, first, odd), _mm512_permutex2var_epi64(even, second, odd))
+fn cyclic(c: &Modulus, blocks: &mut [[u64; BLOCK]], two: [V; 2], one: [V; 2]) {
+    for words in blocks {
+        let base = words.as_mut_ptr();
+        // SAFETY: base has 64 words.
+        let a = lockstep!(k => unsafe { load(base.add(16 * k)) });
+        // SAFETY: as above.
+        let b = lockstep!(k => unsafe { load(base.add(16 * k + 8)) });
+        // Distance 4: a0-3 b0-3 against a4-7 b4-7.
+        let x = lockstep!(k => _mm512_shuffle_i64x2::<0x44>(a[k], b[k]));
+        let y = lockstep!(k => _mm512_shuffle_i64x2::<0xEE>(a[k], b[k]));
+        let sum = lockstep!(k => _mm512_add_epi64(x[k], y[k]));
+        let difference = lockstep!(k => _mm512_sub_epi64(_mm512_add_epi64(x[k], c.q2), y[k]));
+        // Distance 2: a01 b01 a45 b45 against a23 b23 a67 b67, both in [0, 4q).
+        let x = lockstep!(k => _mm512_shuffle_i64x2::<0x88>(sum[k], difference[k]));
+        let y = lockstep!(k => _mm512_shuffle_i64x2::<0xDD>(sum[k], difference[k]));
+        let (p, r) = butterflies(c, x, y, two);
+        // Distance 1: a02 b02 a46 b46 against a13 b13 a57 b57.
+        let x = lockstep!(k => _mm512_unpacklo_epi64(p[k], r[k]));
+        let y = lockstep!(k => _mm512_unpackhi_epi64(p[k], r[k]));
+        let (even, odd) = butterflies(c, x, y, one);
+        let even = lockstep!(k => reduce_once(even[k], c.q2));
+        let odd = lockstep!(k => reduce_once(odd[k], c.q2));
+        let even = lockstep!(k => reduce_once(even[k], c.q));
+        let odd = lockstep!(k => reduce_once(odd[k], c.q));
+        let first = _mm512_setr_epi64(0, 8, 1, 9, 4, 12, 5, 13);
+        let second = _mm512_setr_epi64(2, 10, 3, 11, 6, 14, 7, 15);
+        let a = lockstep!(k => _mm512_permutex2var_epi64(even[k], first, odd[k]));
+        let b = lockstep!(k => _mm512_permutex2var_epi64(even[k], second, odd[k]));
+        for k in 0..4 {
+            // SAFETY: base has 64 words.
+            unsafe {
+                store(base.add(16 * k), a[k]);
+                store(base.add(16 * k + 8), b[k]);
+            }
+        }
+    }
+}
+
+/// Four of [`butterfly`](super::butterfly).
+#[inline]
+#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+fn butterflies(c: &Modulus, x: [V; 4], y: [V; 4], w: [V; 2]) -> ([V; 4], [V; 4]) {
+    let low = lockstep!(k => _mm512_mullo_epi64(y[k], w[1]));
+    let t = lockstep!(k => _mm512_madd52hi_epu64(c.zero, y[k], w[0]));
+    let t = lockstep!(k => _mm512_sub_epi64(c.q, t[k]));
+    let t = lockstep!(k => _mm512_madd52hi_epu64(t[k], low[k], c.q));
+    let x = lockstep!(k => reduce_once(x[k], c.q2));
+    let sum = lockstep!(k => _mm512_add_epi64(x[k], t[k]));
+    (sum, lockstep!(k => _mm512_sub_epi64(_mm512_add_epi64(x[k], c.q2), t[k])))
 }
 
 /// Eight times the inverse of [`cyclic`]; canonical in, `[0, 4q)` out.

@@ -114,9 +114,8 @@ impl Table {
             let (first, second) = (degree / 16 + block, degree / 8 + 2 * block);
             let w = [table.load(s, first), table.load(s, second), table.load(s, second + 1)];
             let lines = words.as_chunks_mut::<4>().0;
-            // Canonical numbers are too long for two stages without a reduction.
-            let read = |k: usize| field.reduce(s.read_words(&lines[k]));
-            let v = s.transpose([read(0), read(1), read(2), read(3)]);
+            let [a, b, c, d] = [&lines[0], &lines[1], &lines[2], &lines[3]];
+            let v = s.transpose([s.read_words(a), s.read_words(b), s.read_words(c), s.read_words(d)]);
             let v = s.transpose(inverse_four(field, v, w));
             for (line, v) in lines.iter_mut().zip(v) {
                 s.set(line, v);
@@ -184,13 +183,13 @@ fn forward_four<S: Lanes>(field: Field<S>, [a, b, c, d]: [S::F; 4], w: [(S::F, S
     [a, b, c, d]
 }
 
-/// `±q` in, `±3q/4` out.
+/// `[0, q)` or `±q` in, `±3q/4` out: a difference stays within `±2q` either way.
 #[inline(always)]
 fn inverse_butterfly<S: Lanes>(field: Field<S>, x: S::F, y: S::F, w: (S::F, S::F)) -> (S::F, S::F) {
     (field.reduce(field.s.add(x, y)), field.product(field.s.sub(x, y), w))
 }
 
-/// Two inverse stages, `±q` in, `±3q/4` out.
+/// Two inverse stages, `[0, q)` or `±q` in, `±3q/4` out.
 #[inline(always)]
 fn inverse_four<S: Lanes>(field: Field<S>, [a, b, c, d]: [S::F; 4], w: [(S::F, S::F); 3]) -> [S::F; 4] {
     let (a, b) = inverse_butterfly(field, a, b, w[1]);

@@ -1,0 +1,120 @@
+//! `inspect`: what a file says of itself. Reads headers and checksums; of a
+//! secret key nothing beyond that it is one.
+
+use super::{ANSWER, EVALUATION_KEYS, QUESTION};
+use crate::exit::{Failure, InFile};
+use crate::files::FileSource;
+use crate::output::{Output, Table, bytes};
+use serde::Serialize;
+use std::path::PathBuf;
+use veilformer::ckks::{KeyId, Parameters};
+use veilformer::wire::{self, Expected, Header, Kind, Reader, read_bundle, read_parameters};
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Any file that this program wrote
+    file: PathBuf,
+}
+
+#[derive(Serialize)]
+struct Object {
+    kind: &'static str,
+    detail: String,
+    key: Option<String>,
+    level: Option<u16>,
+    bytes: u64,
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+impl Object {
+    fn new(kind: &'static str, detail: String, header: &Header) -> Self {
+        let key = (header.key.0 != [0; 16]).then(|| hex(&header.key.0));
+        Self { kind, detail, key, level: None, bytes: header.object_len() }
+    }
+}
+
+pub(crate) fn run(args: &Args, output: Output) -> Result<(), Failure> {
+    let mut reader = Reader::new(FileSource::open(&args.file)?);
+    let objects = read(&mut reader).in_file(&args.file)?;
+    objects.iter().try_for_each(|object| output.json(object))?;
+    let mut table = Table::new(&["object", "detail", "key", ">level", ">size"]);
+    for object in &objects {
+        table.row(vec![
+            object.kind.into(),
+            object.detail.clone(),
+            object.key.as_ref().map_or_else(String::new, |key| key[..16].to_owned()),
+            object.level.map_or_else(String::new, |level| level.to_string()),
+            bytes(object.bytes),
+        ]);
+    }
+    output.say(table.render());
+    Ok(())
+}
+
+fn read(reader: &mut Reader<FileSource>) -> Result<Vec<Object>, Failure> {
+    let mut objects = Vec::new();
+    let mut parameters: Option<Parameters> = None;
+    loop {
+        match reader.is_at_end() {
+            Ok(true) => return Ok(objects),
+            Ok(false) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let header = match reader.header() {
+            Err(wire::Error::SecretNotAllowed) => {
+                objects.push(secret());
+                return Ok(objects);
+            }
+            header => header?,
+        };
+        let object = match (header.kind, &parameters) {
+            (Kind::Parameters, _) => {
+                let found = read_parameters(reader, true)?;
+                let detail = format!(
+                    "{}, N = {}, log QP = {:.0}, {}",
+                    found.name().unwrap_or("unnamed"),
+                    found.degree(),
+                    found.log_qp(),
+                    if found.is_insecure() { "NO SECURITY" } else { "128-bit security" },
+                );
+                parameters = Some(found);
+                Object::new("parameters", detail, &header)
+            }
+            (Kind::Bundle, Some(parameters)) => {
+                let (_, bundle) = read_bundle(reader, &Expected { parameters, key: None })?;
+                let what = match (bundle.tag, bundle.count) {
+                    (EVALUATION_KEYS, _) => "evaluation keys".to_owned(),
+                    (tag, QUESTION) => format!("tokens and mask for model {tag:016x}"),
+                    (tag, ANSWER) => format!("logits of model {tag:016x}"),
+                    (tag, _) => format!("objects with tag {tag:016x}"),
+                };
+                Object::new("bundle", format!("{what}, {} objects", bundle.count), &header)
+            }
+            _ => {
+                reader.skip()?;
+                let (kind, detail) = describe(&header);
+                Object { level: Some(header.level), ..Object::new(kind, detail, &header) }
+            }
+        };
+        objects.push(object);
+    }
+}
+
+fn secret() -> Object {
+    let detail = "keep it on the client; nothing more is shown".to_owned();
+    Object { kind: "SECRET KEY", detail, key: None, level: None, bytes: wire::SECRET_KEY_LEN }
+}
+
+fn describe(header: &Header) -> (&'static str, String) {
+    match (header.kind, header.key_id()) {
+        (Kind::PublicKey, _) => ("public key", String::new()),
+        (Kind::Ciphertext, _) => ("ciphertext", String::new()),
+        (Kind::SeededCiphertext, _) => ("ciphertext", "fresh, with a seed".into()),
+        (_, Some(KeyId::Relinearization)) => ("switching key", "relinearisation".into()),
+        (_, Some(KeyId::Galois(g))) => ("switching key", format!("automorphism {g}")),
+        _ => ("object", format!("kind {:#06x}", header.kind.code())),
+    }
+}

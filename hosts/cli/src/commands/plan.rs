@@ -1,0 +1,153 @@
+//! `plan`: the price of a run, before any key exists.
+
+use crate::args::{ParametersArg, Threads};
+use crate::exit::Failure;
+use crate::job::Job;
+use crate::model::LoadedModel;
+use crate::output::{Output, Table, bytes, seconds};
+use serde::Serialize;
+use std::path::PathBuf;
+use std::time::Instant;
+use veilformer::accel::Accelerator;
+use veilformer::ckks::{KeyId, Parameters};
+use veilformer::ring::Basis;
+use veilformer_multicore::Multicore;
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Folder of the model; the one that comes with the program when left out
+    #[arg(long, value_name = "DIR")]
+    model: Option<PathBuf>,
+    #[command(flatten)]
+    parameters: ParametersArg,
+    #[command(flatten)]
+    threads: Threads,
+    /// List every key
+    #[arg(long)]
+    keys: bool,
+}
+
+/// A plan, in numbers.
+#[derive(Serialize)]
+pub(crate) struct Report {
+    pub(crate) model: String,
+    pub(crate) parameters: Option<&'static str>,
+    pub(crate) security_bits: u32,
+    pub(crate) degree: usize,
+    pub(crate) log_qp: f64,
+    pub(crate) sentences_per_batch: usize,
+    pub(crate) input_level: usize,
+    pub(crate) output_level: usize,
+    pub(crate) levels: usize,
+    pub(crate) bootstraps: usize,
+    pub(crate) key_switches: usize,
+    pub(crate) products: usize,
+    pub(crate) diagonals: usize,
+    pub(crate) keys: usize,
+    pub(crate) key_file_bytes: u64,
+    pub(crate) key_memory_bytes: u64,
+    pub(crate) working_memory_bytes: u64,
+    pub(crate) predicted_s: f64,
+}
+
+impl Report {
+    pub(crate) fn new(model: &LoadedModel, parameters: &Parameters, job: &Job, predicted_s: f64) -> Self {
+        let limb = 8 * parameters.degree() as u64;
+        Self {
+            model: model.name.clone(),
+            parameters: parameters.name(),
+            security_bits: if parameters.is_insecure() { 0 } else { 128 },
+            degree: parameters.degree(),
+            log_qp: parameters.log_qp(),
+            sentences_per_batch: job.layout.batch(),
+            input_level: job.input_level,
+            output_level: job.output_level,
+            levels: job.input_level - job.output_level,
+            bootstraps: 0,
+            key_switches: job.plan.key_switches,
+            products: job.plan.products,
+            diagonals: job.plan.diagonals,
+            keys: job.plan.keys.len(),
+            key_file_bytes: job.key_bytes,
+            key_memory_bytes: job.key_limbs as u64 * limb,
+            working_memory_bytes: job.working_limbs as u64 * limb,
+            predicted_s,
+        }
+    }
+
+    pub(crate) fn describe(&self) -> String {
+        let mut table = Table::new(&["plan", "value"]);
+        let security = match self.security_bits {
+            0 => "NONE: toy parameters".into(),
+            bits => format!("{bits}-bit classical, uniform ternary secret"),
+        };
+        for (what, value) in [
+            ("model", self.model.clone()),
+            ("parameters", self.parameters.unwrap_or("unnamed").into()),
+            ("security", security),
+            ("N, log2 QP", format!("{}, {:.0}", self.degree, self.log_qp)),
+            ("sentences in a batch", self.sentences_per_batch.to_string()),
+            ("levels", format!("{} (from {} to {})", self.levels, self.input_level, self.output_level)),
+            ("bootstraps", self.bootstraps.to_string()),
+            ("key switches, at most", self.key_switches.to_string()),
+            ("products of ciphertexts", self.products.to_string()),
+            ("diagonals", self.diagonals.to_string()),
+            (
+                "evaluation keys",
+                format!(
+                    "{}: {} as a file, {} in memory",
+                    self.keys,
+                    bytes(self.key_file_bytes),
+                    bytes(self.key_memory_bytes)
+                ),
+            ),
+            ("working memory", bytes(self.working_memory_bytes)),
+            ("predicted time", format!("{} here", seconds(self.predicted_s))),
+        ] {
+            table.row(vec![what.into(), value]);
+        }
+        table.render()
+    }
+}
+
+/// Seconds that the work takes here, from a quick measurement of the transform.
+pub(crate) fn predict(parameters: &Parameters, job: &Job, threads: usize) -> Result<f64, Failure> {
+    const LIMBS: usize = 8;
+    let count = parameters.chain().ordinary().min(LIMBS);
+    let accelerator = Multicore::new(parameters.chain(), threads, count)?;
+    let basis = Basis::level(count - 1);
+    let mut limbs = (0..count).map(|_| accelerator.allocate()).collect::<Result<Vec<_>, _>>()?;
+    accelerator.clear(&mut limbs)?;
+    let best = accelerator.run(|| -> Result<f64, Failure> {
+        let mut best = f64::INFINITY;
+        for _ in 0..9 {
+            let start = Instant::now();
+            accelerator.ntt_forward(basis, &mut limbs)?;
+            best = best.min(start.elapsed().as_secs_f64() / count as f64);
+        }
+        Ok(best)
+    })?;
+    Ok(best * job.work)
+}
+
+pub(crate) fn run(args: &Args, output: Output) -> Result<(), Failure> {
+    let model = LoadedModel::load(args.model.as_deref())?;
+    let parameters = args.parameters.check()?;
+    let job = Job::new(&parameters, &model)?;
+    let predicted = predict(&parameters, &job, args.threads.count())?;
+    let report = Report::new(&model, &parameters, &job, predicted);
+    output.json(&report)?;
+    output.say(report.describe());
+    if args.keys {
+        let mut table = Table::new(&["key", ">level"]);
+        for key in job.plan.keys.iter() {
+            let name = match key.id {
+                KeyId::Relinearization => "relinearisation".into(),
+                KeyId::Galois(g) => format!("automorphism {g}"),
+            };
+            table.row(vec![name, key.level.to_string()]);
+        }
+        output.say(table.render());
+    }
+    Ok(())
+}

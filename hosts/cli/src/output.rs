@@ -1,0 +1,176 @@
+//! What people and scripts read: tables or JSON on standard output, progress
+//! and remarks on standard error.
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde::Serialize;
+use std::fmt::Write;
+use std::time::Instant;
+
+/// How to report.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Output {
+    pub(crate) json: bool,
+}
+
+impl Output {
+    /// One line or table for people; nothing when a script reads.
+    pub(crate) fn say(&self, text: impl AsRef<str>) {
+        if !self.json {
+            println!("{}", text.as_ref());
+        }
+    }
+
+    /// One JSON object on a line; nothing when a person reads.
+    pub(crate) fn json(&self, value: &impl Serialize) -> Result<(), serde_json::Error> {
+        if self.json {
+            println!("{}", serde_json::to_string(value)?);
+        }
+        Ok(())
+    }
+
+    /// A bar on standard error, where somebody is there to see it.
+    pub(crate) fn progress(&self, what: &'static str, length: u64) -> ProgressBar {
+        let bar = if self.json {
+            ProgressBar::with_draw_target(Some(length), ProgressDrawTarget::hidden())
+        } else {
+            ProgressBar::new(length)
+        };
+        let template = "{prefix:>12} [{bar:40}] {percent:>3} % {elapsed} (left: {eta}) {msg}";
+        if let Ok(style) = ProgressStyle::with_template(template) {
+            bar.set_style(style.progress_chars("=> "));
+        }
+        bar.with_prefix(what)
+    }
+}
+
+/// Columns, aligned: text to the left, numbers to the right.
+#[derive(Default)]
+pub(crate) struct Table {
+    rows: Vec<Vec<String>>,
+    right: Vec<bool>,
+}
+
+impl Table {
+    /// Heads; those that start with `>` are over numbers.
+    pub(crate) fn new(heads: &[&str]) -> Self {
+        let right = heads.iter().map(|head| head.starts_with('>')).collect();
+        let heads = heads.iter().map(|head| head.trim_start_matches('>').to_owned()).collect();
+        Self { rows: vec![heads], right }
+    }
+
+    pub(crate) fn row(&mut self, cells: Vec<String>) {
+        self.rows.push(cells);
+    }
+
+    pub(crate) fn render(&self) -> String {
+        let width = |column: usize| {
+            let cells = self.rows.iter().filter_map(|row| row.get(column));
+            cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
+        };
+        let mut out = String::new();
+        for (i, row) in self.rows.iter().enumerate() {
+            for (column, cell) in row.iter().enumerate() {
+                let width = width(column);
+                let gap = if column == 0 { "" } else { "  " };
+                let _ = match self.right.get(column) {
+                    Some(true) => write!(out, "{gap}{cell:>width$}"),
+                    _ => write!(out, "{gap}{cell:<width$}"),
+                };
+            }
+            out.truncate(out.trim_end().len());
+            out.push('\n');
+            if i == 0 {
+                let total = (0..row.len()).map(width).sum::<usize>() + 2 * (row.len().max(1) - 1);
+                out.push_str(&"─".repeat(total));
+                out.push('\n');
+            }
+        }
+        out
+    }
+}
+
+/// The first characters of a text.
+pub(crate) fn shorten(text: &str, most: usize) -> String {
+    if text.chars().count() <= most {
+        return text.to_owned();
+    }
+    let mut short: String = text.chars().take(most - 1).collect();
+    short.push('…');
+    short
+}
+
+/// 1.5 GiB.
+pub(crate) fn bytes(count: u64) -> String {
+    let mut value = count as f64;
+    for unit in ["B", "KiB", "MiB", "GiB"] {
+        if value < 1024.0 || unit == "GiB" {
+            return if unit == "B" { format!("{count} B") } else { format!("{value:.1} {unit}") };
+        }
+        value /= 1024.0;
+    }
+    String::new()
+}
+
+/// 1.23 s, 4.56 ms, 7.89 µs.
+pub(crate) fn seconds(value: f64) -> String {
+    match value {
+        v if v >= 100.0 => format!("{v:.0} s"),
+        v if v >= 1.0 => format!("{v:.2} s"),
+        v if v >= 1e-3 => format!("{:.2} ms", v * 1e3),
+        v => format!("{:.2} µs", v * 1e6),
+    }
+}
+
+/// Seconds of consecutive phases.
+pub(crate) struct Phases {
+    start: Instant,
+    pub(crate) list: Vec<(&'static str, f64)>,
+}
+
+impl Phases {
+    pub(crate) fn new() -> Self {
+        Self { start: Instant::now(), list: Vec::new() }
+    }
+
+    /// Ends a phase.
+    pub(crate) fn end(&mut self, name: &'static str) {
+        self.list.push((name, self.start.elapsed().as_secs_f64()));
+        self.start = Instant::now();
+    }
+
+    /// Seconds of a phase.
+    pub(crate) fn get(&self, name: &str) -> Option<f64> {
+        self.list.iter().find(|(phase, _)| *phase == name).map(|(_, seconds)| *seconds)
+    }
+
+    pub(crate) fn total(&self) -> f64 {
+        self.list.iter().map(|(_, seconds)| seconds).sum()
+    }
+}
+
+/// The most memory this process ever had, where the system tells.
+pub(crate) fn peak_memory() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kibibytes * 1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn units() {
+        assert_eq!([bytes(5), bytes(1536), bytes(3 << 30)], ["5 B", "1.5 KiB", "3.0 GiB"]);
+        assert_eq!([seconds(123.4), seconds(1.234), seconds(0.0012)], ["123 s", "1.23 s", "1.20 ms"]);
+        assert_eq!(shorten("abcdef", 4), "abc…");
+    }
+
+    #[test]
+    fn columns_line_up() {
+        let mut table = Table::new(&["name", ">n"]);
+        table.row(vec!["é".into(), "10".into()]);
+        assert_eq!(table.render(), "name   n\n────────\né     10\n");
+    }
+}
