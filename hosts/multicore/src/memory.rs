@@ -105,7 +105,7 @@ impl Drop for Pool {
     }
 }
 
-/// One residue polynomial in a [`Pool`].
+/// One residue polynomial, on loan from the pool of a [`crate::Multicore`].
 pub struct Limb {
     words: NonNull<u64>,
     pool: Arc<Pool>,

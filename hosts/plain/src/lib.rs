@@ -3,7 +3,6 @@
 //! * [`executor`], [`gradient`]: the program of `veilformer::transformer` on matrices of f32 or f64, exact or with the
 //!   shipped polynomials, forward and backward. The reference for every encrypted run.
 //! * [`sites`], [`remez`]: calibration: the ranges seen at every non-linear site, and the polynomials fitted to them.
-//! * [`fold`]: what the encrypted executor multiplies by, after every constant has been folded into a weight.
 //! * [`train`], [`optimizer`], [`recipe`]: the trainer, and how the shipped model is made.
 //! * [`data`], [`tokenizer`], [`model`], [`run`]: GLUE files, word pieces, model folders, evaluation.
 //! * [`tensor`], [`parameters`], [`scalar`], [`random`]: what the rest is made of.
