@@ -79,10 +79,7 @@ fn operations(c: &mut Criterion) {
         for threads in [1, 2] {
             let accelerator = Multicore::new(parameters.chain(), threads, 1 << 12).unwrap();
             let mut twiddles = vec![0.0; Encoder::words_needed(parameters.degree())];
-            accelerator.run(|| {
-                let bench = Bench::new(&accelerator, &parameters, &mut twiddles);
-                measure(c, set, threads, bench);
-            });
+            measure(c, set, threads, Bench::new(&accelerator, &parameters, &mut twiddles));
         }
     }
 }

@@ -261,7 +261,7 @@ fn a_device_and_a_server_of_other_words_understand_each_other() {
     let mut signed = vec![0; parameters.degree()];
     let message: Vec<i64> = (0..parameters.degree() as i64).map(|i| (i - 512) << 12).collect();
     let mut rng = ChaCha20Rng::from_seed([3; 32]);
-    let fresh = secret.encrypt_seeded(3, &message, &mut rng, &mut signed, &mut words).unwrap();
+    let fresh = secret.encrypt_seeded(3, &mut message.clone(), &mut rng, &mut words).unwrap();
     let mut upload = Stream::default();
     codec.write_seeded_ciphertext(&mut upload, secret.tag(), &fresh).unwrap();
     let request = KeyRequest { id: KeyId::rotation(parameters, 1), level: 3 };
