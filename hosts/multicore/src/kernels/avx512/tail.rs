@@ -110,14 +110,14 @@ impl Table {
                 let (x, y) = butterflies(c, x, y, one);
                 forward_stage!(c, v, w, 8usize, LAZY, 2);
                 let (x, y) = (canonical(c, x), canonical(c, y));
-                for g in 1..8 {
-                    v[g] = product(c, c.q, v[g], load_pair(fixed.add(16 * g)));
+                for (g, v) in v.iter_mut().enumerate().skip(1) {
+                    *v = product(c, c.q, *v, load_pair(fixed.add(16 * g)));
                 }
                 let d = load(entry.add(16));
                 let d = [d, _mm512_mullo_epi64(d, inverse52)];
                 cyclic_close(previous, x, y);
-                for k in 0..8 {
-                    store(base.add(8 * k), product(c, c.q, v[k], d));
+                for (k, v) in v.into_iter().enumerate() {
+                    store(base.add(8 * k), product(c, c.q, v, d));
                 }
             }
             previous = base;
