@@ -69,7 +69,9 @@ pub(super) fn sum_and_difference(c: &Modulus, x: V, y: V, w: [V; 2]) -> (V, V) {
 #[inline]
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
 pub(super) fn butterfly(c: &Modulus, x: V, y: V, w: [V; 2]) -> (V, V) {
-    sum_and_difference(c, _mm512_add_epi64(reduce_once(x, c.q2), c.q), y, w)
+    let t = product(c, c.q, y, w);
+    let x = reduce_once(x, c.q2);
+    (_mm512_add_epi64(x, t), _mm512_sub_epi64(_mm512_add_epi64(x, c.q2), t))
 }
 
 /// `(−q, q)` to `[0, q)`: a negative lane is huge as an unsigned number.

@@ -1,4 +1,4 @@
-//! The negacyclic transform: passes of radix 4, 8 or 16 over memory, then a tail on 64 contiguous words.
+//! The negacyclic transform: passes of radix 2, 4 or 8 over memory, then a tail on 64 contiguous words.
 //!
 //! Stages whose butterflies join whole vectors take scalar twiddles, packed per pass and group in the order of
 //! use. Outer passes sweep the whole limb (in L2); once a block fits L1, all its remaining passes run before
@@ -164,8 +164,7 @@ impl Table {
             match pass.log {
                 1 => forward_group::<LAZY, 2>(c, words, twiddles),
                 2 => forward_group::<LAZY, 4>(c, words, twiddles),
-                3 => forward_group::<LAZY, 8>(c, words, twiddles),
-                _ => forward_group::<LAZY, 16>(c, words, twiddles),
+                _ => forward_group::<LAZY, 8>(c, words, twiddles),
             }
         }
     }
@@ -182,41 +181,37 @@ impl Table {
             match (pass.log, index) {
                 (1, 0) => inverse_group::<true, 2>(c, words, twiddles),
                 (2, 0) => inverse_group::<true, 4>(c, words, twiddles),
-                (3, 0) => inverse_group::<true, 8>(c, words, twiddles),
-                (_, 0) => inverse_group::<true, 16>(c, words, twiddles),
+                (_, 0) => inverse_group::<true, 8>(c, words, twiddles),
                 (1, _) => inverse_group::<false, 2>(c, words, twiddles),
                 (2, _) => inverse_group::<false, 4>(c, words, twiddles),
-                (3, _) => inverse_group::<false, 8>(c, words, twiddles),
-                (_, _) => inverse_group::<false, 16>(c, words, twiddles),
+                (_, _) => inverse_group::<false, 8>(c, words, twiddles),
             }
         }
     }
 }
 
-/// The butterflies of `log2 R` forward stages on the `R` vectors `v`. A macro, because the compiler must not pass
-/// `v` through memory.
-macro_rules! forward_stages {
-    ($c:expr, $v:expr, $w:expr, $radix:expr, $lazy:expr) => {
-        if $lazy {
-            // [0, 16q) → [4q, 12q): four stages of ±q stay within [0, 16q).
+/// The butterflies of one forward stage on the `R` vectors `v`; stage 0 comes first. A macro, because the compiler
+/// must not pass `v` through memory.
+macro_rules! forward_stage {
+    ($c:expr, $v:expr, $w:expr, $radix:expr, $lazy:expr, $stage:expr) => {
+        if $lazy && $stage == 0 {
+            // [0, 16q) → [4q, 12q): three stages of ±q stay within [0, 16q).
             for x in &mut $v[..$radix / 2] {
                 *x = _mm512_add_epi64(reduce_once(*x, $c.q8), $c.q4);
             }
         }
-        for stage in 0..usize::ilog2($radix) {
-            let half = $radix >> (stage + 1);
-            for group in 0..1 << stage {
-                let w = $w[(1 << stage) - 1 + group];
-                for a in 2 * half * group..2 * half * group + half {
-                    let (x, y) = ($v[a], $v[a + half]);
-                    ($v[a], $v[a + half]) =
-                        if $lazy { sum_and_difference($c, x, y, w) } else { butterfly($c, x, y, w) };
-                }
+        let half = $radix >> ($stage + 1);
+        for group in 0..1 << $stage {
+            let w = $w[(1 << $stage) - 1 + group];
+            for a in 2 * half * group..2 * half * group + half {
+                let (x, y) = ($v[a], $v[a + half]);
+                ($v[a], $v[a + half]) =
+                    if $lazy { sum_and_difference($c, x, y, w) } else { butterfly($c, x, y, w) };
             }
         }
     };
 }
-pub(super) use forward_stages;
+pub(super) use forward_stage;
 
 /// The butterflies of `log2 R` inverse stages on the `R` vectors `v`, `[0, 2q)` in and out. `w` is the forward table
 /// of the mirrored group: read backwards and with the difference turned round, it is the inverse table.
@@ -245,13 +240,15 @@ fn forward_group<const LAZY: bool, const R: usize>(c: &Modulus, words: &mut [u64
     let stride = words.len() / R;
     assert!(stride.is_multiple_of(8) && twiddles.len() >= 2 * (R - 1));
     // SAFETY: the assertion covers R − 1 pairs.
-    let w: [[V; 2]; 15] =
+    let w: [[V; 2]; 7] =
         core::array::from_fn(|k| unsafe { splat_pair(twiddles.as_ptr().add(2 * k.min(R - 2))) });
     let base = words.as_mut_ptr();
     for column in (0..stride).step_by(8) {
         // SAFETY: k·stride + column + 8 ≤ R·stride ≤ words.len().
         let mut v: [V; R] = core::array::from_fn(|k| unsafe { load(base.add(k * stride + column)) });
-        forward_stages!(c, v, w, R, LAZY);
+        for stage in 0..R.ilog2() {
+            forward_stage!(c, v, w, R, LAZY, stage);
+        }
         for (k, v) in v.into_iter().enumerate() {
             // SAFETY: as above.
             unsafe { store(base.add(k * stride + column), v) };
@@ -266,7 +263,7 @@ fn inverse_group<const LAST: bool, const R: usize>(c: &Modulus, words: &mut [u64
     let stride = words.len() / R;
     assert!(stride.is_multiple_of(8) && twiddles.len() >= 2 * (R - 1));
     // SAFETY: the assertion covers R − 1 pairs.
-    let w: [[V; 2]; 15] =
+    let w: [[V; 2]; 7] =
         core::array::from_fn(|k| unsafe { splat_pair(twiddles.as_ptr().add(2 * k.min(R - 2))) });
     let base = words.as_mut_ptr();
     for column in (0..stride).step_by(8) {
