@@ -17,8 +17,7 @@ fn portable<W: Word>(chain: &ModulusChain, limbs: usize, suite: Suite<'_>) -> Re
     let mut table_words = vec![zero; RingTables::<W>::words_needed(chain)];
     let tables = RingTables::new(chain, &mut Arena::new(&mut table_words)).unwrap();
     let mut pool_words = vec![zero; LimbPool::<W, CAPACITY>::words_needed(chain.degree(), limbs)];
-    let pool =
-        LimbPool::<W, CAPACITY>::new(&mut Arena::new(&mut pool_words), chain.degree(), limbs).unwrap();
+    let pool = LimbPool::<W, CAPACITY>::new(&mut Arena::new(&mut pool_words), chain.degree(), limbs).unwrap();
     suite.run(&Portable::new(&tables, &pool).unwrap(), &mut vec![zero; chain.degree()])
 }
 
@@ -62,6 +61,7 @@ accelerator_conformance!(offload_to_a_good_board, |chain, limbs, suite| {
 
 // Rates per million commands: most answers are right, every kind of fault happens.
 accelerator_conformance!(offload_to_a_faulty_board, |chain, limbs, suite| {
-    let faults = FaultPlan { bit_flip: 20_000, dropped: 20_000, wrong_twiddle: 2_000, ..FaultPlan::default() };
+    let faults =
+        FaultPlan { bit_flip: 20_000, dropped: 20_000, wrong_twiddle: 2_000, ..FaultPlan::default() };
     offload(chain, limbs, suite, faults)
 });

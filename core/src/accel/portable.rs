@@ -94,12 +94,16 @@ impl<'p, 'm, W: Word, const CAP: usize> Accelerator for Portable<'p, 'm, W, CAP>
 
     fn write_signed(&self, basis: Basis, limbs: &mut [Self::Limb], source: &[i64]) -> Result<(), Error> {
         check(self.chain().degree(), source.len())?;
-        if source.iter().any(|x| x.unsigned_abs() >> 62 != 0) {
+        // Secrets pass here: no branch and no division may depend on a value.
+        if source.iter().fold(0, |bits, x| bits | x.unsigned_abs()) >> 62 != 0 {
             return Err(Error::Range);
         }
         self.each(basis, limbs, |_, m, words| {
+            let (q, one) = (m.value(), u64::shoup(1, m.value()));
             for (word, &x) in words.iter_mut().zip(source) {
-                *word = W::from_u64(m.reduce_signed(x));
+                let r = x.unsigned_abs().multiply_shoup_lazy(1, one, q).reduce_once(q);
+                let (negated, sign) = ((q - r).reduce_once(q), (x >> 63) as u64);
+                *word = W::from_u64((r & !sign) | (negated & sign));
             }
         })
     }

@@ -1,4 +1,4 @@
-//! Arithmetic in Z_q[X]/(X^N + 1), one limb at a time.
+//! Arithmetic in Z_q\[X\]/(X^N + 1), one limb at a time.
 //!
 //! Words are `u64` (primes below 2^50) or `u32` (primes below 2^30): the
 //! same code, the same results, half the memory on a 32-bit part. Residues

@@ -9,7 +9,7 @@ use super::{Modulus, Stream, Word};
 /// η of the centred binomial distribution: variance 21/2, σ = 3.24.
 pub const BINOMIAL_ETA: u32 = 21;
 
-/// Standard deviation of [`binomial`].
+/// Standard deviation of [`add_binomial`].
 pub const ERROR_DEVIATION: f64 = 3.240_370_349_203_93;
 
 /// Uniform residues modulo q, for public polynomials: time depends on the values.
@@ -45,29 +45,27 @@ pub fn uniform<W: Word>(stream: &mut Stream, modulus: &Modulus, out: &mut [W]) {
     }
 }
 
-fn fill_secret(stream: &mut Stream, out: &mut [i64], sample: impl Fn(u64) -> i64) {
-    for chunk in out.chunks_mut(super::stream::BLOCK_WORDS) {
-        stream.secret_block(|words| {
-            for (value, &word) in chunk.iter_mut().zip(words) {
-                *value = sample(word);
-            }
-        });
+fn visit_secret(stream: &mut Stream, values: &mut [i64], visit: impl Fn(&mut i64, u64)) {
+    for chunk in values.chunks_mut(super::stream::BLOCK_WORDS) {
+        stream
+            .secret_block(|words| chunk.iter_mut().zip(words).for_each(|(value, &word)| visit(value, word)));
     }
 }
 
 /// Uniform in {−1, 0, 1}, within 2^−63 of it, in constant time: the upper
 /// word of three times a draw.
 pub fn ternary(stream: &mut Stream, out: &mut [i64]) {
-    fill_secret(stream, out, |word| ((word as u128 * 3) >> 64) as i64 - 1);
+    visit_secret(stream, out, |value, word| *value = ((word as u128 * 3) >> 64) as i64 - 1);
 }
 
-/// Centred binomial with η = [`BINOMIAL_ETA`]: the difference of the weights
-/// of two 21-bit fields, in constant time.
-pub fn binomial(stream: &mut Stream, out: &mut [i64]) {
+/// Adds a centred binomial sample with η = [`BINOMIAL_ETA`] to every entry: the
+/// difference of the weights of two 21-bit fields, in constant time. Sums
+/// beyond a word stay at its bounds.
+pub fn add_binomial(stream: &mut Stream, values: &mut [i64]) {
     const FIELD: u64 = (1 << BINOMIAL_ETA) - 1;
-    fill_secret(stream, out, |word| {
+    visit_secret(stream, values, |value, word| {
         let (plus, minus) = (word & FIELD, (word >> BINOMIAL_ETA) & FIELD);
-        plus.count_ones() as i64 - minus.count_ones() as i64
+        *value = value.saturating_add(plus.count_ones() as i64 - minus.count_ones() as i64);
     });
 }
 
@@ -178,7 +176,7 @@ mod tests {
     #[test]
     fn binomial_has_its_moments_and_shape() {
         let mut x = vec![0; COUNT];
-        binomial(&mut stream(3), &mut x);
+        add_binomial(&mut stream(3), &mut x);
         let (mean, variance) = moments(&x);
         let expected = BINOMIAL_ETA as f64 / 2.0;
         assert!((ERROR_DEVIATION - expected.sqrt()).abs() < 1e-12);

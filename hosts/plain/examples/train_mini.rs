@@ -1,21 +1,23 @@
 //! Trains `veil-mini` on SST-2, prints what it reached and writes the model folder.
 //!
 //! `cargo run --release -p veilformer-plain --example train_mini -- DATA OUT SEED [LENGTH]`
-//! where DATA holds `vocab.txt` and `glue/SST-2/{train,dev}.tsv`; LENGTH is 16 unless given.
+//! where DATA holds `vocab.txt` and `glue/SST-2/{train,dev}.tsv`; LENGTH is 32 unless given.
 
 use std::error::Error;
 use std::path::Path;
 use std::time::Instant;
 
-use veilformer::transformer::Site;
-use veilformer_plain::fold::fold;
+use veilformer::ckks::ParametersLiteral;
+use veilformer::transformer::slots::{PlanSlots, SlotExecutor, SlotTensor};
+use veilformer::transformer::{Site, forward};
+use veilformer_plain::model::Model;
 use veilformer_plain::parameters::site_name;
 use veilformer_plain::recipe::make;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let (data, out, seed, length) = match arguments.as_slice() {
-        [data, out, seed] => (data, out, seed.parse()?, 16),
+        [data, out, seed] => (data, out, seed.parse()?, 32),
         [data, out, seed, length] => (data, out, seed.parse()?, length.parse()?),
         _ => return Err("usage: train_mini DATA OUT SEED [LENGTH]".into()),
     };
@@ -55,7 +57,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             made.dev_polynomial.ranges.get(site)
         );
     }
-    println!("{} levels", fold(&model.config, &model.parameters, &model.approximations)?.levels());
+    println!("{} levels", levels(model)?);
     for (set, run) in [("training", &made.train_polynomial), ("development", &made.dev_polynomial)] {
         if let Some(site) = run.ranges.escape(&model.approximations) {
             return Err(format!("a {set} sentence leaves the interval of {}", site_name(site)).into());
@@ -63,4 +65,15 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     model.save(Path::new(out))?;
     Ok(())
+}
+
+/// Levels that one encrypted inference consumes.
+fn levels(model: &Model) -> Result<usize, Box<dyn Error>> {
+    let parameters = ParametersLiteral::N16_LEVELED.check()?;
+    let top = parameters.max_level();
+    let slots = PlanSlots::new(&parameters);
+    let (input, mask) = (SlotTensor::tokens(slots.input(top)), SlotTensor::tokens(slots.input(top)));
+    let mut executor = SlotExecutor::new(slots, model)?;
+    forward(&model.config, &mut executor, input, &mask)?;
+    Ok(top - executor.into_slots().finish().lowest_level)
 }

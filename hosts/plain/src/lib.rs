@@ -9,7 +9,6 @@
 //! * [`tensor`], [`parameters`], [`scalar`], [`random`]: what the rest is made of.
 pub mod data;
 pub mod executor;
-pub mod fold;
 pub mod gradient;
 pub mod model;
 pub mod optimizer;

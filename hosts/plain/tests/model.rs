@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 use veilformer::transformer::{Config, EmbeddingNorm, Loss, Norm, Parameter, Site, embed_token};
 use veilformer_plain::data::Task;
 use veilformer_plain::executor::{Functions, PlainExecutor};
-use veilformer_plain::fold::fold;
 use veilformer_plain::gradient::Penalties;
 use veilformer_plain::model::{FILES, Model};
 use veilformer_plain::optimizer::AdamW;
@@ -48,27 +47,6 @@ fn the_shipped_polynomials_serve_the_shipped_sentences() {
     assert!(worst < size / 50.0 && mean < size / 150.0, "{worst} {mean} of {size}");
 }
 
-#[test]
-fn the_shipped_model_folds_into_the_budget() {
-    let model = shipped();
-    let folded = fold(&model.config, &model.parameters, &model.approximations).unwrap();
-    assert!(folded.levels() <= 34, "{}", folded.levels());
-    assert!(!folded.centre_input);
-    let weights = model.parameters.convert::<f64>();
-    let data = excerpt(&model);
-    let polynomial =
-        observe(&model.config, &weights, &data, Functions::Polynomial(&model.approximations)).unwrap();
-    let mut executor = PlainExecutor::new(&model.config, &weights, Functions::Exact);
-    for (example, expected) in data.iter().zip(&polynomial.logits) {
-        let input = embed(&mut executor, &model.config, &weights, &example.sequence.tokens).unwrap();
-        let mask: Vec<f64> = example.sequence.mask().collect();
-        for (a, b) in folded.evaluate(&input, &mask).iter().zip(expected) {
-            assert!((a - b).abs() < 1e-9);
-        }
-    }
-}
-
-/// The client without a heap embeds as the trainer does.
 #[test]
 fn the_clients_embedding_is_the_trainers() {
     let model = shipped();

@@ -1,7 +1,7 @@
 //! Encryption by whoever has the public key.
 
 use super::guard::{Guarded, Scratch};
-use super::secret::{KeyTag, SecretKey, add_message};
+use super::secret::{KeyTag, SecretKey};
 use crate::accel::{Accelerator, Evaluations, Polynomial, Trusted};
 use crate::ckks::seeded::{SINGLE, expand};
 use crate::ckks::{Ciphertext, Error, Parameters, Plaintext};
@@ -25,7 +25,7 @@ impl<A: Accelerator> PublicKey<A> {
     /// a multiple.
     ///
     /// # Errors
-    /// [`Error::Length`] unless `b` is over Q_L; the accelerator's.
+    /// [`Error::OtherChain`]; [`Error::Length`] unless `b` is over Q_L; the accelerator's.
     pub fn from_parts(
         accelerator: &A,
         parameters: &Parameters,
@@ -34,6 +34,9 @@ impl<A: Accelerator> PublicKey<A> {
         b: Polynomial<A, Evaluations>,
         words: &mut [A::Word],
     ) -> Result<Self, Error> {
+        if accelerator.chain() != parameters.chain() {
+            return Err(Error::OtherChain);
+        }
         let basis = Basis::level(parameters.max_level());
         if b.basis() != basis {
             return Err(Error::Length { have: b.basis().len(), need: basis.len() });
@@ -61,6 +64,15 @@ impl<A: Accelerator> PublicKey<A> {
         self.b.basis().len() - 1
     }
 }
+
+/// Standard deviation of a coefficient's noise after encryption with the
+/// public key: v·e + e0 + e1·s with v and s uniform ternary.
+pub fn public_key_noise(degree: usize) -> f64 {
+    sampling::ERROR_DEVIATION * libm::sqrt(4.0 * degree as f64 / 3.0 + 1.0)
+}
+
+/// The same after encryption with the secret key.
+pub const SECRET_KEY_NOISE: f64 = sampling::ERROR_DEVIATION;
 
 impl<A: Trusted> PublicKey<A> {
     /// Encrypts an encoded message at its level. `signed` is scratch of N words.
@@ -111,16 +123,21 @@ impl<A: Trusted> PublicKey<A> {
         if level > self.level() {
             return Err(Error::Level { have: level, need: self.level() });
         }
-        let basis = Basis::level(level);
-        let mut signed = Scratch::new(signed, accelerator.chain().degree())?;
+        let (basis, degree) = (Basis::level(level), accelerator.chain().degree());
+        if let Some(have) = message.map(<[i64]>::len).filter(|&have| have != degree) {
+            return Err(Error::Length { have, need: degree });
+        }
+        let mut signed = Scratch::new(signed, degree)?;
         let fresh = SecretSeed::draw(rng);
         sampling::ternary(&mut fresh.stream(StreamId::new(Purpose::Ephemeral)), signed.get());
         let v = Guarded::from_signed(accelerator, basis, signed.get())?;
         let mut half = |part: u8, message: Option<&[i64]>, key: &Polynomial<A, Evaluations>| {
-            sampling::binomial(&mut fresh.stream(StreamId::new(Purpose::Error).part(part)), signed.get());
-            if let Some(message) = message {
-                add_message(signed.get(), message)?;
+            match message {
+                Some(message) => signed.get().copy_from_slice(message),
+                None => signed.get().fill(0),
             }
+            let error = StreamId::new(Purpose::Error).part(part);
+            sampling::add_binomial(&mut fresh.stream(error), signed.get());
             let mut sum = Guarded::from_signed(accelerator, basis, signed.get())?;
             accelerator.multiply_add(basis, sum.limbs_mut(), &key.limbs()[..basis.len()], v.limbs())?;
             sum.declassify()
@@ -141,7 +158,8 @@ impl<A: Trusted> SecretKey<'_, A> {
         let a = expand(accelerator, &seed, SINGLE, basis, words)?;
         let mut signed = Scratch::new(signed, self.parameters.degree())?;
         let id = StreamId::new(Purpose::KeyError).object(PUBLIC_KEY);
-        sampling::binomial(&mut self.root.stream(id), signed.get());
+        signed.get().fill(0);
+        sampling::add_binomial(&mut self.root.stream(id), signed.get());
         // b = −(a·s − e); the distribution of e is symmetric.
         let mut b = Guarded::from_signed(accelerator, basis, signed.get())?;
         accelerator.multiply_add(basis, b.limbs_mut(), a.limbs(), &self.secret.limbs()[..basis.len()])?;

@@ -72,7 +72,8 @@ impl<'a, A: Trusted> SecretKey<'a, A> {
     }
 
     /// Encrypts N encoded coefficients at `level`: c0 = −a·s + m + e, a from a
-    /// fresh public seed. `signed` and `words` are scratch of N words each.
+    /// fresh public seed. The coefficients are wiped, so that a small device
+    /// needs no second copy. `words` is scratch of N words.
     ///
     /// # Errors
     /// [`Error::Level`], [`Error::Length`]; [`Error::Accelerator`] when a
@@ -80,36 +81,34 @@ impl<'a, A: Trusted> SecretKey<'a, A> {
     pub fn encrypt_seeded(
         &self,
         level: usize,
-        coefficients: &[i64],
+        coefficients: &mut [i64],
         rng: &mut impl CryptoRng,
-        signed: &mut [i64],
         words: &mut [A::Word],
     ) -> Result<SeededCiphertext<A>, Error> {
         self.check_level(level)?;
+        self.check_length(coefficients.len())?;
         let (accelerator, degree) = (self.accelerator, self.parameters.degree());
         let have = words.len();
         let words = words.get_mut(..degree).ok_or(Error::Length { have, need: degree })?;
-        let mut signed = Scratch::new(signed, degree)?;
+        let mut message = Scratch::new(coefficients, degree)?;
         let fresh = SecretSeed::draw(rng);
         let seed = PublicSeed::draw(rng);
-        sampling::binomial(&mut fresh.stream(StreamId::new(Purpose::Error)), signed.get());
-        add_message(signed.get(), coefficients)?;
+        sampling::add_binomial(&mut fresh.stream(StreamId::new(Purpose::Error)), message.get());
         let basis = Basis::level(level);
-        let mut body = Guarded::from_signed(accelerator, basis, signed.get())?;
-        let mut mask = accelerator.allocate()?;
+        let mut body = Guarded::from_signed(accelerator, basis, message.get())?;
+        let mut mask = Guarded::allocate(accelerator, Basis::level(0))?;
         for (i, (limb, secret)) in body.limbs_mut().iter_mut().zip(self.secret.limbs()).enumerate() {
             let prime = Basis::new(i, 1, 0);
-            expand_limb(accelerator, &seed, SINGLE, i, &mut mask, words)?;
-            accelerator.multiply_assign(prime, slice::from_mut(&mut mask), slice::from_ref(secret))?;
-            accelerator.sub_assign(prime, slice::from_mut(limb), slice::from_ref(&mask))?;
+            expand_limb(accelerator, &seed, SINGLE, i, &mut mask.limbs_mut()[0], words)?;
+            accelerator.multiply_assign(prime, mask.limbs_mut(), slice::from_ref(secret))?;
+            accelerator.sub_assign(prime, slice::from_mut(limb), mask.limbs())?;
         }
-        // The last a·s would give the secret away.
-        accelerator.clear(slice::from_mut(&mut mask))?;
         SeededCiphertext::from_parts(seed, body.declassify()?)
     }
 
     /// c0 + c1·s at the ciphertext's level, noise included. Keep it: whoever
-    /// sees such a plaintext learns about the key ([`SecretKey::release`]).
+    /// sees such a plaintext learns about the key ([`SecretKey::release`]). Its
+    /// limbs go back to the pool uncleared.
     ///
     /// # Errors
     /// [`Error::Level`], or out of limbs.
@@ -122,7 +121,8 @@ impl<'a, A: Trusted> SecretKey<'a, A> {
     /// As [`SecretKey::decrypt`], but only the coefficients, from the limbs
     /// that decide them: N values times the scale, for
     /// [`Encoder::decode`](crate::ckks::encoding::Encoder::decode). `words` is
-    /// scratch of [`words_to_read`](crate::ckks::encoding::words_to_read).
+    /// scratch of [`words_to_read`](crate::ckks::encoding::words_to_read); the
+    /// message's residues stay in it.
     ///
     /// # Errors
     /// [`Error::Level`], [`Error::Length`], or out of limbs.
@@ -192,16 +192,4 @@ impl<'a, A: Trusted> SecretKey<'a, A> {
         let need = self.parameters.degree();
         if have == need { Ok(()) } else { Err(Error::Length { have, need }) }
     }
-}
-
-/// error += message, so that one transform serves both.
-pub(super) fn add_message(error: &mut [i64], message: &[i64]) -> Result<(), Error> {
-    if error.len() != message.len() {
-        return Err(Error::Length { have: message.len(), need: error.len() });
-    }
-    for (error, message) in error.iter_mut().zip(message) {
-        // What does not fit 2^62 is refused when it is loaded.
-        *error = error.saturating_add(*message);
-    }
-    Ok(())
 }

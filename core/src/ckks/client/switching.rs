@@ -8,7 +8,8 @@ use crate::ckks::{Error, KeyId, ParameterField, SeededSwitchingKey, SwitchingKey
 use crate::ring::{Basis, MAX_LIMBS, PublicSeed, Purpose, StreamId, sampling};
 
 impl<A: Trusted> SecretKey<'_, A> {
-    /// Limbs that making a key at `level` takes on top of the key itself.
+    /// Limbs that making a key at `level` takes on top of the key itself; a
+    /// seeded key takes those of one a half, Q_level ∪ P, besides.
     pub fn switching_scratch_limbs(&self, level: usize) -> usize {
         self.parameters.key_basis(level).len() + level + 1
     }
@@ -79,7 +80,8 @@ impl<A: Trusted> SecretKey<'_, A> {
         for (d, digit) in digits(ordinary, self.parameters.digit_size()).enumerate() {
             let a = expand(accelerator, &seed, digit_of(id, d), basis, words)?;
             let error = StreamId::new(Purpose::KeyError).object(object_of(id)).part(d as u8);
-            sampling::binomial(&mut self.root.stream(error), signed.get());
+            signed.get().fill(0);
+            sampling::add_binomial(&mut self.root.stream(error), signed.get());
             // b = −(a·s − e) + P·s' on the digit's primes; the distribution of e is symmetric.
             let mut b = Guarded::from_signed(accelerator, basis, signed.get())?;
             accelerator.multiply_add(basis, b.limbs_mut(), a.limbs(), target.limbs())?;

@@ -1,10 +1,11 @@
 extern crate std;
 use super::*;
 use crate::accel::{Accelerator, Evaluations, Polynomial, Portable, digits};
-use crate::ckks::encoding::{Complex, Encoder, words_to_read};
+use crate::ckks::encoding::{Complex, Encoder, FixedEncoder, Scale, SlotValue, words_to_read};
 use crate::ckks::{Error, KeyId, Parameters, ParametersLiteral, PrecisionStats, SwitchingKey};
 use crate::memory::{Arena, LimbPool};
 use crate::ring::{Basis, RingTables, SecretSeed, Word};
+use ::fixed::types::I16F16;
 use chacha20::ChaCha20Rng;
 use rand_core::SeedableRng;
 use std::{vec, vec::Vec};
@@ -66,14 +67,19 @@ fn round_trips<W: Word>(literal: ParametersLiteral) {
             let fresh = public.encrypt(accelerator, &plain, &mut rng, &mut signed).unwrap();
             let fused =
                 public.encrypt_coefficients(accelerator, level, &message, &mut rng, &mut signed).unwrap();
-            let seeded = secret.encrypt_seeded(level, &message, &mut rng, &mut signed, &mut words).unwrap();
+            let mut copy = message.clone();
+            let seeded = secret.encrypt_seeded(level, &mut copy, &mut rng, &mut words).unwrap();
+            assert!(copy.iter().all(|&x| x == 0), "the message is wiped");
             let symmetric = seeded.expand(accelerator, &mut words).unwrap();
             assert!(signed.iter().all(|&x| x == 0), "scratch is wiped");
             // Fresh noise: mean bits at least log2 scale − log2 N − 2 (public key)
             // and three more for symmetric encryption.
             let expected = libm::log2(scale) - libm::log2(degree as f64);
             let mut coefficients = vec![0.0; degree];
-            for (ciphertext, bits) in [(&fresh, -2.0), (&fused, -2.0), (&symmetric, 3.0)] {
+            let by_public = public_key_noise(degree);
+            for (ciphertext, bits, noise) in
+                [(&fresh, -2.0, by_public), (&fused, -2.0, by_public), (&symmetric, 3.0, SECRET_KEY_NOISE)]
+            {
                 assert_eq!(ciphertext.level(), level);
                 secret.decrypt_coefficients(ciphertext, &mut words, &mut coefficients).unwrap();
                 let copy = coefficients.clone();
@@ -93,6 +99,9 @@ fn round_trips<W: Word>(literal: ParametersLiteral) {
                 assert_eq!(coefficients, copy);
                 let mut integers = vec![0i64; degree];
                 secret.decrypt_integers(ciphertext, &mut words, &mut integers).unwrap();
+                let squares: f64 = integers.iter().zip(&message).map(|(x, m)| ((x - m) as f64).powi(2)).sum();
+                let ratio = (squares / degree as f64).sqrt() / noise;
+                assert!((0.85..1.15).contains(&ratio), "level {level}: noise is {ratio} of {noise}");
                 assert!(integers.iter().zip(&copy).all(|(&a, &b)| a as f64 == b));
             }
         }
@@ -115,6 +124,40 @@ fn a_sensor_with_32_bit_words_round_trips() {
 }
 
 #[test]
+fn a_sensor_encrypts_and_decrypts_in_fixed_point_on_a_small_stack() {
+    with_client::<u32>(ParametersLiteral::N12_EDGE, 20, |parameters, accelerator, _| {
+        let degree = parameters.degree();
+        let mut twiddles = vec![0i64; FixedEncoder::words_needed(degree)];
+        let (mut coefficients, mut words) = (vec![0i64; degree], vec![0u32; 2 * degree]);
+        let mut values = [SlotValue::ZERO; 100];
+        let readings: Vec<I16F16> = (0..100).map(|i| I16F16::from_num(i) / 32).collect();
+        let work = || -> Result<(), Error> {
+            let encoder = FixedEncoder::new(degree, &mut Arena::new(&mut twiddles))?;
+            let secret = SecretKey::generate(accelerator, parameters, seed(1), &mut coefficients)?;
+            let scale = Scale::from_num(1u64 << parameters.literal().scale_bits);
+            encoder.encode_real(&readings, scale, &mut coefficients)?;
+            let level = parameters.max_level();
+            let seeded = secret.encrypt_seeded(level, &mut coefficients, &mut rng(), &mut words)?;
+            let ciphertext = seeded.expand(accelerator, &mut words)?;
+            secret.decrypt_integers(&ciphertext, &mut words, &mut coefficients)?;
+            encoder.decode_real(&mut coefficients, scale, &mut values)
+        };
+        std::thread::scope(|scope| {
+            std::thread::Builder::new()
+                .stack_size(64 << 10)
+                .spawn_scoped(scope, work)
+                .unwrap()
+                .join()
+                .unwrap()
+        })
+        .unwrap();
+        for (value, reading) in values.iter().zip(&readings) {
+            assert!((*value - SlotValue::from_num(*reading)).abs() < SlotValue::from_num(2e-5));
+        }
+    });
+}
+
+#[test]
 fn both_word_types_expand_the_same_ciphertext() {
     fn residues<W: Word>() -> Vec<u64> {
         let mut all = Vec::new();
@@ -122,8 +165,8 @@ fn both_word_types_expand_the_same_ciphertext() {
             let degree = parameters.degree();
             let (mut signed, mut words) = (vec![0i64; degree], vec![W::default(); degree]);
             let secret = SecretKey::generate(accelerator, parameters, seed(1), &mut signed).unwrap();
-            let message = vec![1 << 20; degree];
-            let seeded = secret.encrypt_seeded(2, &message, &mut rng(), &mut signed, &mut words).unwrap();
+            let mut message = vec![1 << 20; degree];
+            let seeded = secret.encrypt_seeded(2, &mut message, &mut rng(), &mut words).unwrap();
             let ciphertext = seeded.expand(accelerator, &mut words).unwrap();
             for limb in ciphertext.parts().iter().flat_map(|p| p.limbs()) {
                 accelerator.read(limb, &mut words).unwrap();
@@ -280,13 +323,22 @@ fn a_seeded_key_expands_to_the_key_and_a_trimmed_one_is_part_of_it() {
 #[test]
 fn one_limb_less_than_needed_is_a_typed_error() {
     let literal = ParametersLiteral::INSECURE_TOY;
-    let need = {
+    let (whole, seeded) = {
         let p = literal.check().unwrap();
         let key = SwitchingKey::<Portable<'_, '_, u64, 512>>::limbs_needed(&p, 3);
         // Secret, key, target and source.
-        p.chain().moduli().len() + key + p.key_basis(3).len() + 4
+        let need = p.chain().moduli().len() + key + p.key_basis(3).len() + 4;
+        (need, need - key / 2 + p.key_basis(3).len())
     };
-    for (limbs, fits) in [(need, true), (need - 1, false)] {
+    for (limbs, fits) in [(seeded, true), (seeded - 1, false)] {
+        with_client::<u64>(literal, limbs, |parameters, accelerator, _| {
+            let (mut signed, mut words) = (vec![0i64; parameters.degree()], vec![0u64; parameters.degree()]);
+            let secret = SecretKey::generate(accelerator, parameters, seed(3), &mut signed).unwrap();
+            let key = secret.seeded_switching_key(KeyId::Galois(5), 3, &mut signed, &mut words);
+            assert_eq!(key.is_ok(), fits);
+        });
+    }
+    for (limbs, fits) in [(whole, true), (whole - 1, false)] {
         with_client::<u64>(literal, limbs, |parameters, accelerator, pool| {
             let (mut signed, mut words) = (vec![0i64; parameters.degree()], vec![0u64; parameters.degree()]);
             let secret = SecretKey::generate(accelerator, parameters, seed(3), &mut signed).unwrap();
@@ -327,21 +379,24 @@ fn wrong_arguments_are_typed_errors() {
             let id = KeyId::Galois(g);
             assert_eq!(key(id, 1, &mut signed, &mut words), Some(Error::MissingKey { id, level: 1 }));
         }
-        let encrypt =
-            |level, message: &[i64], rng: &mut ChaCha20Rng, signed: &mut [i64], words: &mut [u64]| {
-                secret.encrypt_seeded(level, message, rng, signed, words).err()
-            };
-        assert_eq!(encrypt(0, &message[1..], &mut rng, &mut signed, &mut words), Some(short));
-        assert_eq!(encrypt(0, &message, &mut rng, &mut signed[1..], &mut words), Some(short));
-        assert_eq!(encrypt(0, &message, &mut rng, &mut signed, &mut words[1..]), Some(short));
+        let mut encrypt = |level, message: &[i64], words: &mut [u64]| {
+            secret.encrypt_seeded(level, &mut message.to_vec(), &mut rng, words).err()
+        };
+        assert_eq!(encrypt(0, &message[1..], &mut words), Some(short));
+        assert_eq!(encrypt(0, &message, &mut words[1..]), Some(short));
         let level = Error::Level { have: 9, need: 7 };
-        assert_eq!(encrypt(9, &message, &mut rng, &mut signed, &mut words), Some(level));
-        let huge = vec![i64::MAX; degree];
+        assert_eq!(encrypt(9, &message, &mut words), Some(level));
         let range = Error::Accelerator(crate::accel::Error::Range);
-        assert_eq!(encrypt(0, &huge, &mut rng, &mut signed, &mut words), Some(range));
+        for extreme in [i64::MAX, i64::MIN, 1 << 62, -(1 << 62)] {
+            assert_eq!(encrypt(0, &vec![extreme; degree], &mut words), Some(range));
+        }
         let public = secret.public_key(&mut signed, &mut words).unwrap();
         let error = public.encrypt_coefficients(accelerator, 9, &message, &mut rng, &mut signed).err();
         assert_eq!(error, Some(level));
+        let error = public.encrypt_coefficients(accelerator, 1, &message[1..], &mut rng, &mut signed).err();
+        assert_eq!(error, Some(short));
+        let error = public.encrypt_coefficients(accelerator, 1, &message, &mut rng, &mut signed[1..]).err();
+        assert_eq!(error, Some(short));
         let other = ParametersLiteral { levels: 6, ..ParametersLiteral::INSECURE_TOY }.check().unwrap();
         let error = SecretKey::generate(accelerator, &other, seed(1), &mut signed).err();
         assert_eq!(error, Some(Error::OtherChain));
@@ -362,7 +417,7 @@ fn releases_are_flooded_and_counted() {
         let secret = SecretKey::generate(accelerator, parameters, seed(1), &mut signed).unwrap();
         let message: Vec<i64> = (0..degree as i64).map(|k| k << 30).collect();
         let mut rng = rng();
-        let seeded = secret.encrypt_seeded(1, &message, &mut rng, &mut signed, &mut words).unwrap();
+        let seeded = secret.encrypt_seeded(1, &mut message.clone(), &mut rng, &mut words).unwrap();
         let ciphertext = seeded.expand(accelerator, &mut words).unwrap();
         let mut budget = ReleaseBudget::new(3, 30).unwrap();
         let sigma = flood_deviation(&budget, 3.2);

@@ -94,3 +94,43 @@ pub fn plaintext<A: Accelerator>(
     let polynomial = Polynomial::from_signed(accelerator, basis, coefficients)?;
     Ok(Plaintext::from_polynomial(polynomial.into_evaluations(accelerator)?))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ring::primes_below;
+    use proptest::prelude::*;
+
+    fn composed(q: [u64; 2], x: i128, limbs: usize) -> i128 {
+        let chain = ModulusChain::new(10, &q, &[]).unwrap();
+        let mut words = [0u64; 2048];
+        for (part, q) in words.chunks_exact_mut(1024).zip(q) {
+            part.fill(x.rem_euclid(q as i128) as u64);
+        }
+        let mut out = None;
+        compose(&chain, &words[..1024 * limbs], |k, x| {
+            if k == 1023 {
+                out = Some(x);
+            }
+        });
+        out.unwrap()
+    }
+
+    proptest! {
+        #[test]
+        fn residues_give_back_the_centred_integer(bits in (21u32..=50, 21u32..=50), x in any::<i128>(), edge in 0i128..3) {
+            let step = 1 << 11;
+            let q0 = primes_below(1 << bits.0, step).next().unwrap();
+            let q1 = primes_below(1 << bits.1, step).find(|&q| q != q0).unwrap();
+            let product = q0 as i128 * q1 as i128;
+            let half = product / 2;
+            for x in [x.rem_euclid(product) - half, half - edge, edge - half, edge, -edge] {
+                prop_assert_eq!(composed([q0, q1], x, 2), x);
+            }
+            let half = q0 as i128 / 2;
+            for x in [x.rem_euclid(q0 as i128) - half, half - edge, edge - half, -edge] {
+                prop_assert_eq!(composed([q0, q1], x, 1), x);
+            }
+        }
+    }
+}

@@ -3,8 +3,11 @@
 //! Values are I4F60: slots of at most 4 in either part, so of magnitude at
 //! most 4·√2 < 8 throughout, since every stage averages on the way to
 //! coefficients and evaluates a part of the same polynomial on the way back.
-//! Larger data is encoded as value/2^r at the scale 2^r times as large. The
-//! error of a transform is below 4·log2 N units of 2^−60.
+//! Larger data is encoded as value/2^r at the scale 2^r times as large.
+//!
+//! Against [`super::Encoder`], tested up to N = 2^13: coefficients at scale
+//! 2^45 differ by one at most, and in fewer than one of twenty; decoded slots
+//! differ by less than 2^−48, most of which is the other's.
 
 use super::embedding::{Embedding, Real};
 use super::float::{at_most, length};
@@ -46,7 +49,9 @@ impl Real for Fixed {
     }
     #[inline(always)]
     fn times(self, y: Self) -> Self {
-        Self(self.0.wrapping_mul(y.0))
+        // Rounded: what is cut off every time would add up in the slots.
+        let product = self.0.to_bits() as i128 * y.0.to_bits() as i128;
+        Self(I4F60::from_bits(((product + (1 << 59)) >> 60) as i64))
     }
     #[inline(always)]
     fn shrink(self) -> Self {

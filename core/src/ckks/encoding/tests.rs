@@ -157,7 +157,8 @@ fn fixed_point_agrees_with_floating_point() {
             let differences = expected.iter().zip(&obtained).map(|(a, b)| a.abs_diff(*b));
             assert!(differences.clone().max() <= Some(1));
             assert!(differences.sum::<u64>() < degree as u64 / 20);
-            // Back again, against the slots themselves.
+            // Back again, against floating point and the slots themselves.
+            let reference = decode(float, &obtained, 2f64.powi(45));
             fixed.decode_in_place(&mut obtained, U50F14::from_bits(1 << 59)).unwrap();
             let back: Vec<Complex> = (0..degree / 2)
                 .map(|j| {
@@ -165,6 +166,7 @@ fn fixed_point_agrees_with_floating_point() {
                     Complex::new(part(j), part(j + degree / 2))
                 })
                 .collect();
+            assert!(distance(&reference, &back) < 2f64.powi(-48));
             assert!(distance(&values, &back) < 5.0 * (degree as f64 / 6.0).sqrt() / 2f64.powi(45));
         });
     }
