@@ -93,7 +93,9 @@ fn measure(c: &mut Criterion, set: &str, threads: usize, mut bench: Bench<'_>) {
     {
         let evaluator = Evaluator::new(bench.accelerator, bench.parameters, &bench.keys[..]).unwrap();
         let (x, y) = (&bench.encrypted[0], &bench.encrypted[1]);
-        group.bench_function(id("rotate"), |b| b.iter(|| accelerator.run(|| evaluator.rotate(black_box(x), 1).unwrap())));
+        group.bench_function(id("rotate"), |b| {
+            b.iter(|| accelerator.run(|| evaluator.rotate(black_box(x), 1).unwrap()))
+        });
         group.bench_function(id("mul_relin_rescale"), |b| {
             b.iter(|| accelerator.run(|| evaluator.multiply_rescale(black_box(x), y).unwrap()));
         });

@@ -27,11 +27,12 @@ pub(super) fn measure(setting: &Setting, name: &str) -> Result<Figure, Failure> 
             count,
             || Ok(()),
             |()| {
-                Ok(if forward {
-                    accelerator.ntt_forward(basis, &mut limbs)?
+                if forward {
+                    accelerator.ntt_forward(basis, &mut limbs)?;
                 } else {
-                    accelerator.ntt_inverse(basis, &mut limbs)?
-                })
+                    accelerator.ntt_inverse(basis, &mut limbs)?;
+                }
+                Ok(())
             },
         )
     })
