@@ -85,6 +85,7 @@ fn operations(c: &mut Criterion) {
 }
 
 fn measure(c: &mut Criterion, set: &str, threads: usize, mut bench: Bench<'_>) {
+    let accelerator = bench.accelerator;
     let mut group = c.benchmark_group(set);
     group.sample_size(10);
     let id = |name: &str| BenchmarkId::new(name, format!("{threads} threads"));
@@ -92,9 +93,11 @@ fn measure(c: &mut Criterion, set: &str, threads: usize, mut bench: Bench<'_>) {
     {
         let evaluator = Evaluator::new(bench.accelerator, bench.parameters, &bench.keys[..]).unwrap();
         let (x, y) = (&bench.encrypted[0], &bench.encrypted[1]);
-        group.bench_function(id("rotate"), |b| b.iter(|| evaluator.rotate(black_box(x), 1).unwrap()));
+        group.bench_function(id("rotate"), |b| {
+            b.iter(|| accelerator.run(|| evaluator.rotate(black_box(x), 1).unwrap()))
+        });
         group.bench_function(id("mul_relin_rescale"), |b| {
-            b.iter(|| evaluator.multiply_rescale(black_box(x), y).unwrap());
+            b.iter(|| accelerator.run(|| evaluator.multiply_rescale(black_box(x), y).unwrap()));
         });
         let product = || {
             let mut product = evaluator.product(level).unwrap();
@@ -102,16 +105,18 @@ fn measure(c: &mut Criterion, set: &str, threads: usize, mut bench: Bench<'_>) {
             product
         };
         group.bench_function(id("rescale"), |b| {
-            b.iter_batched(product, |product| evaluator.rescale(product).unwrap(), BatchSize::PerIteration);
+            let rescale = |product| accelerator.run(|| evaluator.rescale(product).unwrap());
+            b.iter_batched(product, rescale, BatchSize::PerIteration);
         });
     }
     group.bench_function(id("encode"), |b| {
         b.iter(|| {
             bench.encode();
-            plaintext(bench.accelerator, Basis::level(level), &bench.coefficients).unwrap()
+            let coefficients = &bench.coefficients;
+            accelerator.run(|| plaintext(accelerator, Basis::level(level), coefficients).unwrap())
         });
     });
-    group.bench_function(id("encrypt"), |b| b.iter(|| bench.encrypt()));
+    group.bench_function(id("encrypt"), |b| b.iter(|| accelerator.run(|| bench.encrypt())));
     group.finish();
 }
 

@@ -12,9 +12,9 @@ use veilformer::ring::{Basis, SecretSeed};
 use veilformer::wire::{self, Codec, Sink};
 use veilformer_multicore::Multicore;
 
-/// Releases a new key allows, and their strength.
-pub(crate) const RELEASES: u32 = 1 << 10;
-pub(crate) const RELEASE_BITS: u32 = 30;
+/// Releases a new key allows unless told otherwise, and their strength.
+pub(crate) const RELEASES: u32 = 16;
+const RELEASE_BITS: u32 = 30;
 
 /// A generator seeded by the system.
 pub(crate) fn system_rng() -> Result<ChaCha20Rng, Failure> {
@@ -70,11 +70,14 @@ impl<'a> Client<'a> {
         })
     }
 
-    /// A new secret key, from the system's randomness.
-    pub(crate) fn generate(&mut self) -> Result<(SecretKey<'a, Multicore>, ReleaseBudget), Failure> {
+    /// A new secret key, from the system's randomness, and a budget of releases.
+    pub(crate) fn generate(
+        &mut self,
+        releases: u32,
+    ) -> Result<(SecretKey<'a, Multicore>, ReleaseBudget), Failure> {
         let seed = SecretSeed::draw(&mut system_rng()?);
         let key = SecretKey::generate(self.accelerator, self.parameters, seed, &mut self.signed)?;
-        Ok((key, ReleaseBudget::new(RELEASES, RELEASE_BITS)?))
+        Ok((key, ReleaseBudget::new(releases, RELEASE_BITS)?))
     }
 
     pub(crate) fn read_secret<S: wire::Source>(

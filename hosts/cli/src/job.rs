@@ -20,8 +20,9 @@ pub(crate) struct Job {
     pub(crate) plan: Plan,
     /// Limbs that all evaluation keys take in memory.
     pub(crate) key_limbs: usize,
-    /// Limbs that the run takes on top.
+    /// Limbs that the run takes on top, and one more thread more.
     pub(crate) working_limbs: usize,
+    thread_limbs: usize,
     /// Bytes of the file of evaluation keys.
     pub(crate) key_bytes: u64,
     /// Work, in transforms of one limb.
@@ -58,6 +59,8 @@ impl Job {
             output_level,
             key_limbs,
             working_limbs: working_limbs(parameters, input_level),
+            // A thread raises one limb of every digit at a time.
+            thread_limbs: parameters.digits(input_level) + 1,
             key_bytes,
             work,
             plan,
@@ -70,8 +73,8 @@ impl Job {
     }
 
     /// Limbs the server's pool may hand out.
-    pub(crate) fn server_limbs(&self) -> usize {
-        self.key_limbs + self.working_limbs
+    pub(crate) fn server_limbs(&self, threads: usize) -> usize {
+        self.key_limbs + self.working_limbs + threads * self.thread_limbs
     }
 }
 
@@ -83,7 +86,7 @@ fn mask_level(input_level: usize) -> usize {
 /// input raised, two polynomials for each of four giant steps, a rotated copy,
 /// a diagonal, the total with its key switch; beside it the tensors that live on.
 fn working_limbs(parameters: &Parameters, level: usize) -> usize {
-    let raised = (parameters.digits(level) + 2 * 4 + 10) * parameters.key_basis(level).len();
+    let raised = (parameters.digits(level) + 2 * 4 + 7) * parameters.key_basis(level).len();
     raised + 6 * 2 * (level + 1)
 }
 

@@ -7,13 +7,18 @@ use rayon::prelude::*;
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::sync::{Arc, Mutex, PoisonError};
-use veilformer::accel::{Accelerator, Error, ErrorKind, KeyRow, MAX_DIGITS, Trusted, digits};
+use veilformer::accel::{Accelerator, Error, ErrorKind, KeyRow, Trusted, digits};
 use veilformer::ring::{Basis, ModulusChain};
 
 /// Below this many words a kernel stays on the calling thread.
 const PARALLEL_WORDS: usize = 1 << 15;
 /// Words of one limb to a task when work is split by columns.
 const COLUMNS: usize = 1 << 12;
+/// Targets of a conversion that one task takes together: every block of
+/// columns of the sources is then read once for all of them.
+const GROUP: usize = 8;
+/// Columns of a block: those of 16 sources fit half of a 1 MiB cache.
+const BLOCK: usize = 1 << 11;
 
 /// Why the accelerator could not be set up.
 #[derive(Debug)]
@@ -202,15 +207,28 @@ impl Multicore {
         Ok(Scaled { table, y, wraps })
     }
 
-    /// One limb of a conversion, transformed at once.
-    fn combine_ntt(&self, scaled: &Scaled, prime: usize, out: &mut [u64]) {
-        self.combine(scaled, prime, out);
-        self.tables[prime].forward(out);
+    /// The limbs of `targets` (a prime and where to put it), in coefficient form.
+    fn combine(&self, scaled: &Scaled, targets: &mut [(usize, &mut [u64])]) {
+        let degree = self.pool.degree();
+        for start in (0..degree).step_by(BLOCK) {
+            let block = start..degree.min(start + BLOCK);
+            let y: Vec<&[u64]> = scaled.y.iter().map(|limb| &limb[block.clone()]).collect();
+            let wraps = &scaled.wraps[block.clone()];
+            for (prime, out) in targets.iter_mut() {
+                self.kernels.combine(&scaled.table, *prime, &y, wraps, &mut out[block.clone()]);
+            }
+        }
     }
 
-    fn combine(&self, scaled: &Scaled, prime: usize, out: &mut [u64]) {
-        let y: Vec<&[u64]> = scaled.y.iter().map(|limb| &limb[..]).collect();
-        self.kernels.combine(&scaled.table, prime, &y, &scaled.wraps, out);
+    /// Fresh limbs of `primes`, in evaluation form.
+    fn raise(&self, scaled: &Scaled, primes: &[usize]) -> Result<Vec<Limb>, Error> {
+        let mut limbs = self.limbs(primes.len())?;
+        let mut targets: Vec<_> = primes.iter().copied().zip(limbs.iter_mut().map(|l| &mut l[..])).collect();
+        self.combine(scaled, &mut targets);
+        for (prime, limb) in targets {
+            self.tables[prime].forward(limb);
+        }
+        Ok(limbs)
     }
 }
 
@@ -218,6 +236,11 @@ struct Scaled {
     table: Arc<ConvertTable>,
     y: Vec<Limb>,
     wraps: Limb,
+}
+
+/// Whether limb `i` belongs to a run of ordinary primes.
+fn contains(run: Basis, i: usize) -> bool {
+    (run.start()..run.start() + run.len()).contains(&i)
 }
 
 fn check(need: usize, have: usize) -> Result<(), Error> {
@@ -370,8 +393,15 @@ impl Accelerator for Multicore {
         destination: &mut [Limb],
     ) -> Result<(), Error> {
         let scaled = self.scale(from, source)?;
-        self.each(to, destination, |i, words| {
-            self.combine(&scaled, to.prime_index(&self.chain, i), words);
+        self.fits(to, destination.len())?;
+        let words = destination.len() * self.pool.degree();
+        let mut groups: Vec<_> = destination.chunks_mut(GROUP).collect();
+        self.spread(&mut groups, words, |g, group| {
+            let prime = |k| to.prime_index(&self.chain, g * GROUP + k);
+            let limbs = group.iter_mut().enumerate();
+            let mut targets: Vec<_> = limbs.map(|(k, limb)| (prime(k), &mut limb[..])).collect();
+            self.combine(&scaled, &mut targets);
+            Ok(())
         })
     }
 
@@ -405,12 +435,24 @@ impl Accelerator for Multicore {
         check(level.len(), x.len())?;
         let basis = level.with_special(out.len().saturating_sub(level.len()));
         let scaled = self.scale(digit, coefficients)?;
-        self.each(basis, out, |i, words| {
-            if (digit.start()..digit.start() + digit.len()).contains(&i) {
-                words.copy_from_slice(&x[i]);
-            } else {
-                self.combine_ntt(&scaled, basis.prime_index(&self.chain, i), words);
+        self.fits(basis, out.len())?;
+        let words = out.len() * self.pool.degree();
+        let mut groups: Vec<_> = out.chunks_mut(GROUP).collect();
+        self.spread(&mut groups, words, |g, group| {
+            let mut targets = Vec::with_capacity(GROUP);
+            for (k, limb) in group.iter_mut().enumerate() {
+                let i = g * GROUP + k;
+                if contains(digit, i) {
+                    limb.copy_from_slice(&x[i]);
+                } else {
+                    targets.push((basis.prime_index(&self.chain, i), &mut limb[..]));
+                }
             }
+            self.combine(&scaled, &mut targets);
+            for (prime, limb) in targets {
+                self.tables[prime].forward(limb);
+            }
+            Ok(())
         })
     }
 
@@ -442,13 +484,17 @@ impl Accelerator for Multicore {
         self.ntt_inverse(drop, dropped)?;
         let scaled = self.scale(drop, dropped)?;
         self.fits(keep, kept.len())?;
-        self.spread(kept, keep.len() * self.pool.degree(), |i, limb| {
-            let prime = keep.prime_index(&self.chain, i);
-            let modulus = &self.chain.moduli()[prime];
-            let mut rounded = self.allocate()?;
-            self.combine_ntt(&scaled, prime, &mut rounded);
-            let inverse = modulus.inverse(self.chain.product_mod(drop, modulus));
-            self.kernels.sub_multiply_scalar(self.tables[prime].prime(), limb, &rounded, inverse);
+        let words = keep.len() * self.pool.degree();
+        let mut groups: Vec<_> = kept.chunks_mut(GROUP).collect();
+        self.spread(&mut groups, words, |g, group| {
+            let primes: Vec<usize> =
+                (0..group.len()).map(|k| keep.prime_index(&self.chain, g * GROUP + k)).collect();
+            let rounded = self.raise(&scaled, &primes)?;
+            for ((limb, rounded), prime) in group.iter_mut().zip(&rounded).zip(primes) {
+                let modulus = &self.chain.moduli()[prime];
+                let inverse = modulus.inverse(self.chain.product_mod(drop, modulus));
+                self.kernels.sub_multiply_scalar(self.tables[prime].prime(), limb, rounded, inverse);
+            }
             Ok(())
         })
     }
@@ -479,27 +525,31 @@ impl Accelerator for Multicore {
             .collect::<Result<_, _>>()?;
         drop(coefficients);
         let mut rows: Vec<_> = sum0.iter_mut().zip(sum1).collect();
-        self.spread(&mut rows, basis.len() * self.pool.degree(), |i, (sum0, sum1)| {
-            let prime = basis.prime_index(&self.chain, i);
-            let mut raised: Vec<Limb> = Vec::with_capacity(MAX_DIGITS);
+        let words = basis.len() * self.pool.degree();
+        let mut groups: Vec<_> = rows.chunks_mut(GROUP).collect();
+        self.spread(&mut groups, words, |g, group| {
+            let limbs = g * GROUP..g * GROUP + group.len();
+            let mut raised = Vec::with_capacity(runs.len());
             for (run, scaled) in runs.iter().zip(&scaled) {
-                if !(run.start()..run.start() + run.len()).contains(&i) {
-                    let mut limb = self.allocate()?;
-                    self.combine_ntt(scaled, prime, &mut limb);
-                    raised.push(limb);
-                }
+                let others = limbs.clone().filter(|i| !contains(*run, *i));
+                let primes: Vec<usize> = others.map(|i| basis.prime_index(&self.chain, i)).collect();
+                raised.push(self.raise(scaled, &primes)?.into_iter());
             }
-            let mut next = raised.iter();
-            let digits: Vec<&[u64]> = runs
-                .iter()
-                .filter_map(|run| {
-                    let own = (run.start()..run.start() + run.len()).contains(&i);
-                    if own { Some(&x[i][..]) } else { next.next().map(|limb| &limb[..]) }
-                })
-                .collect();
-            let keys = key.map(|half| key_limbs(half, i));
-            let prime = self.tables[prime].prime();
-            self.kernels.inner_product(prime, [sum0, sum1], &digits, [&keys[0], &keys[1]]);
+            for (i, (sum0, sum1)) in limbs.zip(group.iter_mut()) {
+                // A digit's own limbs are those of x; the others come in order.
+                let taken: Vec<Option<Limb>> = runs
+                    .iter()
+                    .zip(&mut raised)
+                    .map(|(run, raised)| if contains(*run, i) { None } else { raised.next() })
+                    .collect();
+                let digits: Vec<&[u64]> = taken
+                    .iter()
+                    .map(|limb| limb.as_ref().map_or(&x[i.min(x.len() - 1)][..], |l| l))
+                    .collect();
+                let keys = key.map(|half| key_limbs(half, i));
+                let prime = self.prime(basis, i);
+                self.kernels.inner_product(prime, [sum0, sum1], &digits, [&keys[0], &keys[1]]);
+            }
             Ok(())
         })
     }

@@ -1,7 +1,7 @@
 //! The scheme's operations, each with its precision against f64.
 
 use super::{Figure, Setting};
-use crate::client::{Client, Slots};
+use crate::client::{Client, RELEASES, Slots};
 use crate::exit::Failure;
 use veilformer::ckks::client::{PublicKey, SecretKey};
 use veilformer::ckks::encoding::plaintext_coefficients;
@@ -77,7 +77,7 @@ impl<'b> Bench<'b> {
         parameters: &'b Parameters,
     ) -> Result<Self, Failure> {
         let mut client = Client::new(accelerator, parameters)?;
-        let (secret, _) = client.generate()?;
+        let (secret, _) = client.generate(RELEASES)?;
         let public = client.public_key(&secret)?;
         let level = parameters.max_level();
         let keys = [KeyId::Relinearization, KeyId::rotation(parameters, 1)]

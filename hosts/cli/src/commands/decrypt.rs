@@ -33,6 +33,9 @@ pub(crate) struct Args {
     /// Flood the values with noise so that they may be shown to others. Spends one of the key's releases
     #[arg(long)]
     release: bool,
+    /// Release even when the noise will drown the values
+    #[arg(long, requires = "release")]
+    drowned: bool,
     #[command(flatten)]
     threads: Threads,
 }
@@ -40,6 +43,9 @@ pub(crate) struct Args {
 /// log2 of what the noise of a slot is taken to be at most, for flooding.
 /// The run of a one-layer model stays below it by a wide margin.
 const NOISE_BITS: i32 = -14;
+
+/// Noise of a released slot up to which logits still tell something.
+const READABLE: f64 = 0.5;
 
 #[derive(Serialize)]
 struct Released {
@@ -74,13 +80,20 @@ pub(crate) fn run(args: &Args, output: Output) -> Result<(), Failure> {
     answer.finish().in_file(&args.input)?;
 
     let values = if args.release {
+        let slot_deviation = flood_deviation(&budget, 2f64.powi(NOISE_BITS));
+        if slot_deviation > READABLE && !args.drowned {
+            let message = format!(
+                "a safe release of these values needs noise of deviation {slot_deviation:.2e}, which drowns them: \
+                 show others nothing, make keys with fewer --releases, or pass --drowned"
+            );
+            return Err(Failure::new(Exit::Security, message));
+        }
         // A slot is a sum over N coefficients with independent noise.
         let noise = parameters.scale(ciphertext.level()) * 2f64.powi(NOISE_BITS)
             / (parameters.degree() as f64).sqrt();
         let values = client.release(&secret, &ciphertext, noise, &mut budget)?;
         // The budget is written down before anything is shown.
         keep(args, &parameters, &secret, &budget)?;
-        let slot_deviation = flood_deviation(&budget, 2f64.powi(NOISE_BITS));
         let left = budget.allowed() - budget.used();
         output.json(&Released { releases_left: left, slot_deviation })?;
         output.say(format!(

@@ -6,7 +6,7 @@ use super::plan::{Report as Plan, predict};
 use super::report::{Offloaded, Summary, compare, table};
 use crate::args::{Threads, named};
 use crate::backend::{BackendArgs, ServerAccelerator, ServerWork, with_accelerator};
-use crate::client::Client;
+use crate::client::{Client, RELEASES};
 use crate::exit::{Exit, Failure};
 use crate::files::Message;
 use crate::job::Job;
@@ -104,7 +104,7 @@ pub(crate) fn run(args: &Args, output: Output) -> Result<(), Failure> {
         key_bytes,
         question_bytes,
         answer_bytes,
-        planned_limbs: job.server_limbs(),
+        planned_limbs: job.server_limbs(threads),
         peak_limbs,
         peak_bytes: peak_memory(),
         offload,
@@ -185,7 +185,7 @@ pub(crate) fn tell(telling: &Telling<'_>) -> Result<Told, Failure> {
     let Telling { parameters, threads, backend, job, .. } = *telling;
     let client = Multicore::new(parameters.chain(), threads, Client::limbs(parameters))?;
     let story = Story { client: &client, telling };
-    with_accelerator(backend, parameters, threads, job.server_limbs(), story)
+    with_accelerator(backend, parameters, threads, job.server_limbs(threads), story)
 }
 
 struct Story<'s> {
@@ -202,7 +202,7 @@ impl ServerWork for Story<'_> {
         let mut client = Client::new(self.client, parameters)?;
         let mut server = Server::new(accelerator, parameters);
 
-        let (secret, _) = client.generate()?;
+        let (secret, _) = client.generate(RELEASES)?;
         let public = client.public_key(&secret)?;
         let bar = output.progress("keys", job.plan.keys.len() as u64);
         let (mut key_bytes, mut message) = (0, Message::default());

@@ -87,7 +87,7 @@ pub(crate) fn run(args: &Args, output: Output) -> Result<(), Failure> {
     same_model(&asked, model.fingerprint).in_file(&args.input)?;
     let job = Job::new(&parameters, &model)?;
     let file = NewFile::create(&args.out, Readers::Anyone, args.force)?;
-    let limbs = job.server_limbs();
+    let limbs = job.server_limbs(args.threads.count());
     let work = Inference {
         args,
         output,
@@ -169,7 +169,7 @@ impl ServerWork for Inference<'_> {
             load_s: phases.list[0].1,
             infer_s: phases.list[1].1,
             peak_limbs: accelerator.host().peak_limbs(),
-            planned_limbs: self.job.server_limbs(),
+            planned_limbs: self.job.server_limbs(accelerator.host().threads()),
             peak_bytes: peak_memory(),
             offload: accelerator.offloaded().map(|c: OffloadCounters| c.into()),
         })

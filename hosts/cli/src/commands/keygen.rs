@@ -2,7 +2,7 @@
 
 use super::{EVALUATION, EVALUATION_KEYS, PUBLIC_KEY, SECRET_KEY};
 use crate::args::{ParametersArg, Threads};
-use crate::client::Client;
+use crate::client::{Client, RELEASES};
 use crate::exit::{Failure, InFile};
 use crate::files::{NewFile, Readers, check_free};
 use crate::job::Job;
@@ -25,6 +25,9 @@ pub(crate) struct Args {
     parameters: ParametersArg,
     #[command(flatten)]
     threads: Threads,
+    /// How many decryptions may ever be shown to others; the fewer, the less noise each needs
+    #[arg(long, default_value_t = RELEASES)]
+    releases: u32,
     /// Replace files of the same names. What the old keys encrypted is then lost
     #[arg(long)]
     force: bool,
@@ -55,7 +58,7 @@ pub(crate) fn run(args: &Args, output: Output) -> Result<(), Failure> {
     let (secret_bytes, public_bytes, evaluation_bytes) =
         accelerator.run(|| -> Result<(u64, u64, u64), Failure> {
             let mut client = Client::new(&accelerator, &parameters)?;
-            let (secret, budget) = client.generate()?;
+            let (secret, budget) = client.generate(args.releases)?;
             let mut file = NewFile::create(evaluation_path, Readers::Anyone, args.force)?;
             write_parameters(&mut file, &parameters).in_file(evaluation_path)?;
             let bundle = Bundle {

@@ -13,8 +13,11 @@ use super::{KernelError, Kernels, Prime, scalar};
 /// Most source primes of one conversion: sums of 16 products of 50-bit words stay below 2^104.
 pub const MAX_SOURCES: usize = 16;
 
-/// Columns per step: the scaled columns of 16 sources fit L1.
-const COLUMNS: usize = 256;
+/// Scaled words per step, over all sources: they stay in L1 while every target reads them.
+const SCRATCH: usize = 4096;
+
+/// Most columns per step.
+const COLUMNS: usize = 1024;
 
 /// The constants of a conversion from one basis to another.
 #[derive(Clone, Debug)]
@@ -30,6 +33,9 @@ pub(crate) struct Source {
     pub(crate) prime: Prime,
     /// `(D/q_i)^−1 mod q_i`.
     pub(crate) factor: u64,
+    /// The same as a Montgomery pair: too dear to work out for each block of columns.
+    #[cfg(target_arch = "x86_64")]
+    pub(crate) montgomery: (u64, u64),
     /// `r_i`, below 2^52.
     pub(crate) ratio: u64,
 }
@@ -63,7 +69,14 @@ impl ConvertTable {
                 return Err(KernelError::Modulus(prime.value()));
             }
             let ratio = (1u128 << (52 + weight)) / u128::from(prime.value());
-            Ok(Source { prime, factor: prime.inverse(product), ratio: ratio as u64 })
+            let factor = prime.inverse(product);
+            Ok(Source {
+                prime,
+                factor,
+                #[cfg(target_arch = "x86_64")]
+                montgomery: prime.montgomery(factor),
+                ratio: ratio as u64,
+            })
         };
         let target = |&prime: &Prime| {
             let p = u128::from(prime.value());
@@ -103,28 +116,27 @@ impl Kernels {
     pub fn convert(self, table: &ConvertTable, sources: &[&[u64]], targets: &mut [&mut [u64]]) {
         assert_eq!((sources.len(), targets.len()), (table.sources(), table.targets()), "limbs of the table");
         let degree = sources[0].len();
-        let mut scratch = [[0; COLUMNS]; MAX_SOURCES];
+        assert!(sources.iter().all(|limb| limb.len() == degree), "limbs of one length");
+        assert!(targets.iter().all(|limb| limb.len() == degree), "limbs of one length");
+        let step = COLUMNS.min(SCRATCH / sources.len().next_power_of_two());
+        let mut scratch = [0; SCRATCH];
         let mut wraps = [0; COLUMNS];
-        for start in (0..degree).step_by(COLUMNS) {
-            let columns = start..degree.min(start + COLUMNS);
+        for start in (0..degree).step_by(step) {
+            let columns = start..degree.min(start + step);
             let wraps = &mut wraps[..columns.len()];
             let mut x: [&[u64]; MAX_SOURCES] = [&[]; MAX_SOURCES];
-            for (x, source) in x.iter_mut().zip(sources) {
+            let mut y: [&mut [u64]; MAX_SOURCES] = core::array::from_fn(|_| Default::default());
+            let slices = x.iter_mut().zip(&mut y).zip(scratch.chunks_exact_mut(step));
+            for (((x, y), scratch), source) in slices.zip(sources) {
                 *x = &source[columns.clone()];
+                *y = &mut scratch[..columns.len()];
             }
-            {
-                let mut y = scratch.each_mut().map(|y| &mut y[..columns.len()]);
-                self.scale_sources(table, &x[..sources.len()], &mut y[..sources.len()], wraps);
-            }
-            let y = scratch.each_ref().map(|y| &y[..columns.len()]);
+            self.scale_sources(table, &x[..sources.len()], &mut y[..sources.len()], wraps);
+            let y = y.each_ref().map(|y| &**y);
             for (j, target) in targets.iter_mut().enumerate() {
                 self.combine(table, j, &y[..sources.len()], wraps, &mut target[columns.clone()]);
             }
         }
-        assert!(
-            sources.iter().all(|limb| limb.len() == degree)
-                && targets.iter().all(|limb| limb.len() == degree)
-        );
     }
 
     /// The half of a conversion that no target takes part in: scaled limbs `y` and the wrap counts.

@@ -1,5 +1,7 @@
 //! Which instruction set the kernels use.
 
+use std::ffi::OsStr;
+
 use super::KernelError;
 
 /// An implementation of every kernel.
@@ -92,7 +94,11 @@ impl Kernels {
 
     /// The kernels named by [`OVERRIDE`], or the fastest if it is not set.
     pub fn from_environment() -> Result<Self, KernelError> {
-        match std::env::var_os(OVERRIDE) {
+        Self::from_override(std::env::var_os(OVERRIDE).as_deref())
+    }
+
+    pub(super) fn from_override(name: Option<&OsStr>) -> Result<Self, KernelError> {
+        match name {
             None => Ok(Self::detect()),
             Some(name) => Self::new(Path::from_name(name.to_str().ok_or(KernelError::UnknownPath)?)?),
         }

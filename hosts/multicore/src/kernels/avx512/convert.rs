@@ -3,9 +3,9 @@
 
 use core::arch::x86_64::*;
 
-use super::super::convert::{ConvertTable, MAX_SOURCES};
+use super::super::convert::{ConvertTable, Target};
 use super::vector::montgomery;
-use super::{Modulus, V, factor, get, lift, load, product, reduce_once, set};
+use super::{Modulus, V, get, lift, load, product, reduce_once, set, splat};
 
 /// `y_i = x_i·(D/q_i)^−1 mod q_i`, and how often their sum wraps around D. Lengths are checked by the caller.
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
@@ -13,7 +13,7 @@ pub(crate) fn scale_sources(table: &ConvertTable, x: &[&[u64]], y: &mut [&mut [u
     wraps.fill(1 << (table.weight - 1));
     for ((source, x), y) in table.sources.iter().zip(x).zip(y) {
         let c = Modulus::new(source.prime.value());
-        let w = factor(&source.prime, source.factor);
+        let w = splat(source.montgomery);
         let ratio = _mm512_set1_epi64(source.ratio as i64);
         let columns = x.as_chunks::<8>().0.iter().zip(y.as_chunks_mut::<8>().0);
         for ((x, y), wraps) in columns.zip(wraps.as_chunks_mut::<8>().0) {
@@ -32,26 +32,42 @@ pub(crate) fn scale_sources(table: &ConvertTable, x: &[&[u64]], y: &mut [&mut [u
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
 pub(crate) fn combine(table: &ConvertTable, target: usize, y: &[&[u64]], wraps: &[u64], out: &mut [u64]) {
     let target = &table.targets[target];
+    /// The smallest unrolled length that holds the sources.
+    macro_rules! unrolled {
+        ($($count:literal)*) => {
+            match y.len() {
+                $($count => combine_unrolled::<$count>(target, y, wraps, out),)*
+                count => unreachable!("a table has 1 to 16 sources, not {count}"),
+            }
+        };
+    }
+    unrolled!(1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16);
+}
+
+/// [`combine`] for `K` sources, so that the factors stay in registers.
+#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+fn combine_unrolled<const K: usize>(target: &Target, y: &[&[u64]], wraps: &[u64], out: &mut [u64]) {
     let c = Modulus::new(target.prime.value());
     let inverse = _mm512_set1_epi64(target.prime.inverse52 as i64);
     let minus_product = _mm512_set1_epi64(target.minus_product as i64);
-    let mut terms = [(core::ptr::null::<u64>(), c.zero); MAX_SOURCES];
-    for ((term, y), &w) in terms.iter_mut().zip(y).zip(&target.factors) {
-        assert_eq!(y.len(), out.len());
-        *term = (y.as_ptr(), _mm512_set1_epi64(w as i64));
+    let mut columns = [core::ptr::null::<u64>(); K];
+    let mut factors = [c.zero; K];
+    for k in 0..K {
+        assert_eq!(y[k].len(), out.len());
+        columns[k] = y[k].as_ptr();
+        factors[k] = _mm512_set1_epi64(target.factors[k] as i64);
     }
-    let terms = &terms[..y.len()];
-    for (column, (out, wraps)) in
+    for (line, (out, wraps)) in
         out.as_chunks_mut::<8>().0.iter_mut().zip(wraps.as_chunks::<8>().0).enumerate()
     {
         // At most 16 wraps of 50 bits: the low sum has room.
         let mut low = _mm512_mullo_epi64(get(wraps), minus_product);
         let mut high = c.zero;
-        for &(y, w) in terms {
-            // SAFETY: every limb has as many words as the output, and this is one of its lines.
-            let y: V = unsafe { load(y.add(8 * column)) };
-            low = _mm512_madd52lo_epu64(low, y, w);
-            high = _mm512_madd52hi_epu64(high, y, w);
+        for k in 0..K {
+            // SAFETY: every limb has as many words as the output, and this is one of their lines.
+            let y: V = unsafe { load(columns[k].add(8 * line)) };
+            low = _mm512_madd52lo_epu64(low, y, factors[k]);
+            high = _mm512_madd52hi_epu64(high, y, factors[k]);
         }
         let mut t = lift(&c, montgomery(&c, inverse, low, high));
         if target.halvings > 2 {

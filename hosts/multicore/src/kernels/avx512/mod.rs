@@ -14,8 +14,6 @@ pub(super) mod vector;
 
 use core::arch::x86_64::*;
 
-use super::prime::Prime;
-
 /// Eight words.
 pub(super) type V = __m512i;
 
@@ -81,11 +79,10 @@ pub(super) fn lift(c: &Modulus, x: V) -> V {
     _mm512_min_epu64(x, _mm512_add_epi64(x, c.q))
 }
 
-/// A fixed canonical factor as a Montgomery pair.
+/// A Montgomery pair in every lane.
 #[inline]
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-pub(super) fn factor(prime: &Prime, w: u64) -> [V; 2] {
-    let (factor, quotient) = prime.montgomery(w);
+pub(super) fn splat((factor, quotient): (u64, u64)) -> [V; 2] {
     [_mm512_set1_epi64(factor as i64), _mm512_set1_epi64(quotient as i64)]
 }
 

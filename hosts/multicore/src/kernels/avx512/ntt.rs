@@ -190,30 +190,28 @@ impl Table {
     }
 }
 
-/// The butterflies of `log2 R` forward stages on the `R` vectors `v`. A macro, because the compiler must not pass
-/// `v` through memory.
-macro_rules! forward_stages {
-    ($c:expr, $v:expr, $w:expr, $radix:expr, $lazy:expr) => {
-        if $lazy {
-            // [0, 16q) → [4q, 12q): four stages of ±q stay within [0, 16q).
+/// The butterflies of one forward stage on the `R` vectors `v`; stage 0 comes first. A macro, because the compiler
+/// must not pass `v` through memory.
+macro_rules! forward_stage {
+    ($c:expr, $v:expr, $w:expr, $radix:expr, $lazy:expr, $stage:expr) => {
+        if $lazy && $stage == 0 {
+            // [0, 16q) → [4q, 12q): three stages of ±q stay within [0, 16q).
             for x in &mut $v[..$radix / 2] {
                 *x = _mm512_add_epi64(reduce_once(*x, $c.q8), $c.q4);
             }
         }
-        for stage in 0..usize::ilog2($radix) {
-            let half = $radix >> (stage + 1);
-            for group in 0..1 << stage {
-                let w = $w[(1 << stage) - 1 + group];
-                for a in 2 * half * group..2 * half * group + half {
-                    let (x, y) = ($v[a], $v[a + half]);
-                    ($v[a], $v[a + half]) =
-                        if $lazy { sum_and_difference($c, x, y, w) } else { butterfly($c, x, y, w) };
-                }
+        let half = $radix >> ($stage + 1);
+        for group in 0..1 << $stage {
+            let w = $w[(1 << $stage) - 1 + group];
+            for a in 2 * half * group..2 * half * group + half {
+                let (x, y) = ($v[a], $v[a + half]);
+                ($v[a], $v[a + half]) =
+                    if $lazy { sum_and_difference($c, x, y, w) } else { butterfly($c, x, y, w) };
             }
         }
     };
 }
-pub(super) use forward_stages;
+pub(super) use forward_stage;
 
 /// The butterflies of `log2 R` inverse stages on the `R` vectors `v`, `[0, 2q)` in and out. `w` is the forward table
 /// of the mirrored group: read backwards and with the difference turned round, it is the inverse table.
@@ -248,7 +246,9 @@ fn forward_group<const LAZY: bool, const R: usize>(c: &Modulus, words: &mut [u64
     for column in (0..stride).step_by(8) {
         // SAFETY: k·stride + column + 8 ≤ R·stride ≤ words.len().
         let mut v: [V; R] = core::array::from_fn(|k| unsafe { load(base.add(k * stride + column)) });
-        forward_stages!(c, v, w, R, LAZY);
+        for stage in 0..R.ilog2() {
+            forward_stage!(c, v, w, R, LAZY, stage);
+        }
         for (k, v) in v.into_iter().enumerate() {
             // SAFETY: as above.
             unsafe { store(base.add(k * stride + column), v) };

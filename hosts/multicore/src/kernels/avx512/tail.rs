@@ -10,7 +10,7 @@ use core::arch::x86_64::*;
 
 use super::super::aligned::AlignedWords;
 use super::super::prime::{Prime, bit_reverse};
-use super::ntt::{forward_stages, inverse_stages};
+use super::ntt::{forward_stage, inverse_stages};
 use super::{
     Modulus, V, butterfly, load, load_pair, product, reduce_once, splat_pair, store, sum_and_difference,
 };
@@ -92,33 +92,43 @@ impl Table {
         let fixed = fixed.as_ptr().cast::<u64>();
         // SAFETY: the table has ten pairs of vectors.
         let (two, one) = unsafe { (load_pair(fixed.add(128)), load_pair(fixed.add(144))) };
+        // Both halves of a block are long chains, longer than the processor looks ahead. So the second half of one
+        // block runs between the stages of the first half of the next.
+        let mut nothing = Scratch([0; BLOCK]);
+        let mut previous = nothing.0.as_mut_ptr();
         for (index, words) in words.as_chunks_mut::<BLOCK>().0.iter_mut().enumerate() {
             let entry = blocks[(first + index) * ENTRY..][..ENTRY].as_ptr();
             let base = words.as_mut_ptr();
-            // SAFETY: base has 64 words, entry 24.
-            let (mut v, w, d): ([V; 8], [[V; 2]; 7], V) = unsafe {
-                (
-                    core::array::from_fn(|k| load(base.add(8 * k))),
-                    core::array::from_fn(|k| splat_pair(entry.add(2 * k))),
-                    load(entry.add(16)),
-                )
-            };
-            forward_stages!(c, v, w, 8usize, LAZY);
-            let d = [d, _mm512_madd52lo_epu64(c.zero, d, inverse52)];
-            for (g, v) in v.iter_mut().enumerate().skip(1) {
-                // SAFETY: pair g of the fixed table.
-                *v = product(c, c.q, *v, unsafe { load_pair(fixed.add(16 * g)) });
+            // SAFETY: base and previous have 64 words, entry 24, the fixed table ten pairs.
+            unsafe {
+                let mut v: [V; 8] = core::array::from_fn(|k| load(base.add(8 * k)));
+                let w: [[V; 2]; 7] = core::array::from_fn(|k| splat_pair(entry.add(2 * k)));
+                let (x, y) = cyclic_four(c, previous);
+                forward_stage!(c, v, w, 8usize, LAZY, 0);
+                let (x, y) = cyclic_two(c, x, y, two);
+                forward_stage!(c, v, w, 8usize, LAZY, 1);
+                let (x, y) = butterflies(c, x, y, one);
+                forward_stage!(c, v, w, 8usize, LAZY, 2);
+                let (x, y) = (canonical(c, x), canonical(c, y));
+                for (g, v) in v.iter_mut().enumerate().skip(1) {
+                    *v = product(c, c.q, *v, load_pair(fixed.add(16 * g)));
+                }
+                let d = load(entry.add(16));
+                let d = [d, _mm512_mullo_epi64(d, inverse52)];
+                cyclic_close(previous, x, y);
+                for (k, v) in v.into_iter().enumerate() {
+                    store(base.add(8 * k), product(c, c.q, v, d));
+                }
             }
-            for v in &mut v {
-                *v = product(c, c.q, *v, d);
-            }
-            for (k, v) in v.into_iter().enumerate() {
-                // SAFETY: base has 64 words.
-                unsafe { store(base.add(8 * k), v) };
-            }
+            previous = base;
         }
-        // A loop of its own: the chain through all six stages is longer than the processor looks ahead.
-        cyclic(c, words.as_chunks_mut().0, two, one);
+        // SAFETY: as above.
+        unsafe {
+            let (x, y) = cyclic_four(c, previous);
+            let (x, y) = cyclic_two(c, x, y, two);
+            let (x, y) = butterflies(c, x, y, one);
+            cyclic_close(previous, canonical(c, x), canonical(c, y));
+        }
     }
 
     /// Opens `words`, the `block`-th of the equal blocks of the limb: canonical in, `[0, 2q)` out.
@@ -197,49 +207,67 @@ macro_rules! lockstep {
     };
 }
 
-/// Eight cyclic transforms of length 8, one per vector, natural order in, bit-reversed out.
-/// In `[0, 2q)`, canonical out.
+/// A block for the step before the first.
+#[repr(align(64))]
+struct Scratch([u64; BLOCK]);
+
+/// Distance 4 of eight cyclic transforms of length 8, one per vector, natural order in: the operands of distance 2,
+/// a01 b01 a45 b45 against a23 b23 a67 b67 for vectors a and b. `[0, 2q)` in, `[0, 4q)` out.
+///
+/// # Safety
+/// `base` points to 64 words.
 #[inline]
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-fn cyclic(c: &Modulus, blocks: &mut [[u64; BLOCK]], two: [V; 2], one: [V; 2]) {
-    for words in blocks {
-        let base = words.as_mut_ptr();
-        // SAFETY: base has 64 words.
-        let a = lockstep!(k => unsafe { load(base.add(16 * k)) });
-        // SAFETY: as above.
-        let b = lockstep!(k => unsafe { load(base.add(16 * k + 8)) });
-        // Distance 4: a0-3 b0-3 against a4-7 b4-7.
-        let x = lockstep!(k => _mm512_shuffle_i64x2::<0x44>(a[k], b[k]));
-        let y = lockstep!(k => _mm512_shuffle_i64x2::<0xEE>(a[k], b[k]));
-        let sum = lockstep!(k => _mm512_add_epi64(x[k], y[k]));
-        let difference = lockstep!(k => _mm512_sub_epi64(_mm512_add_epi64(x[k], c.q2), y[k]));
-        // Distance 2: a01 b01 a45 b45 against a23 b23 a67 b67, both in [0, 4q).
-        let x = lockstep!(k => _mm512_shuffle_i64x2::<0x88>(sum[k], difference[k]));
-        let y = lockstep!(k => _mm512_shuffle_i64x2::<0xDD>(sum[k], difference[k]));
-        let (p, r) = butterflies(c, x, y, two);
-        // Distance 1: a02 b02 a46 b46 against a13 b13 a57 b57.
-        let x = lockstep!(k => _mm512_unpacklo_epi64(p[k], r[k]));
-        let y = lockstep!(k => _mm512_unpackhi_epi64(p[k], r[k]));
-        let (even, odd) = butterflies(c, x, y, one);
-        let even = lockstep!(k => reduce_once(even[k], c.q2));
-        let odd = lockstep!(k => reduce_once(odd[k], c.q2));
-        let even = lockstep!(k => reduce_once(even[k], c.q));
-        let odd = lockstep!(k => reduce_once(odd[k], c.q));
-        let first = _mm512_setr_epi64(0, 8, 1, 9, 4, 12, 5, 13);
-        let second = _mm512_setr_epi64(2, 10, 3, 11, 6, 14, 7, 15);
-        let a = lockstep!(k => _mm512_permutex2var_epi64(even[k], first, odd[k]));
-        let b = lockstep!(k => _mm512_permutex2var_epi64(even[k], second, odd[k]));
-        for k in 0..4 {
-            // SAFETY: base has 64 words.
-            unsafe {
-                store(base.add(16 * k), a[k]);
-                store(base.add(16 * k + 8), b[k]);
-            }
+unsafe fn cyclic_four(c: &Modulus, base: *const u64) -> ([V; 4], [V; 4]) {
+    // SAFETY: the caller's promise.
+    let a = lockstep!(k => unsafe { load(base.add(16 * k)) });
+    // SAFETY: as above.
+    let b = lockstep!(k => unsafe { load(base.add(16 * k + 8)) });
+    let x = lockstep!(k => _mm512_shuffle_i64x2::<0x44>(a[k], b[k]));
+    let y = lockstep!(k => _mm512_shuffle_i64x2::<0xEE>(a[k], b[k]));
+    let sum = lockstep!(k => _mm512_add_epi64(x[k], y[k]));
+    let difference = lockstep!(k => _mm512_sub_epi64(_mm512_add_epi64(x[k], c.q2), y[k]));
+    (
+        lockstep!(k => _mm512_shuffle_i64x2::<0x88>(sum[k], difference[k])),
+        lockstep!(k => _mm512_shuffle_i64x2::<0xDD>(sum[k], difference[k])),
+    )
+}
+
+/// Distance 2: the operands of distance 1, a02 b02 a46 b46 against a13 b13 a57 b57. `[0, 4q)` in and out.
+#[inline]
+#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+fn cyclic_two(c: &Modulus, x: [V; 4], y: [V; 4], w: [V; 2]) -> ([V; 4], [V; 4]) {
+    let (p, r) = butterflies(c, x, y, w);
+    (lockstep!(k => _mm512_unpacklo_epi64(p[k], r[k])), lockstep!(k => _mm512_unpackhi_epi64(p[k], r[k])))
+}
+
+/// `[0, 4q)` to `[0, q)`.
+#[inline]
+#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+fn canonical(c: &Modulus, x: [V; 4]) -> [V; 4] {
+    let x = lockstep!(k => reduce_once(x[k], c.q2));
+    lockstep!(k => reduce_once(x[k], c.q))
+}
+
+/// Stores the results of distance 1 in bit-reversed order.
+///
+/// # Safety
+/// `base` points to 64 words.
+#[inline]
+#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+unsafe fn cyclic_close(base: *mut u64, even: [V; 4], odd: [V; 4]) {
+    let first = _mm512_setr_epi64(0, 8, 1, 9, 4, 12, 5, 13);
+    let second = _mm512_setr_epi64(2, 10, 3, 11, 6, 14, 7, 15);
+    for k in 0..4 {
+        // SAFETY: the caller's promise.
+        unsafe {
+            store(base.add(16 * k), _mm512_permutex2var_epi64(even[k], first, odd[k]));
+            store(base.add(16 * k + 8), _mm512_permutex2var_epi64(even[k], second, odd[k]));
         }
     }
 }
 
-/// Four of [`butterfly`](super::butterfly).
+/// Four times [`butterfly`](super::butterfly).
 #[inline]
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
 fn butterflies(c: &Modulus, x: [V; 4], y: [V; 4], w: [V; 2]) -> ([V; 4], [V; 4]) {

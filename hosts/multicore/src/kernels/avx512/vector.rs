@@ -3,7 +3,7 @@
 use core::arch::x86_64::*;
 
 use super::super::prime::{MASK52, Prime};
-use super::{Modulus, V, factor, get, lift, load, product, reduce_once, set};
+use super::{Modulus, V, get, lift, load, product, reduce_once, set, splat};
 
 /// Barrett's reduction of 104-bit products kept as a low sum and a high sum.
 struct Barrett {
@@ -109,13 +109,13 @@ pub(crate) fn multiply_add(prime: &Prime, sum: &mut [u64], x: &[u64], y: &[u64])
 
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
 pub(crate) fn multiply_scalar_assign(prime: &Prime, x: &mut [u64], s: u64) {
-    let (c, w) = (Modulus::new(prime.value()), factor(prime, s));
+    let (c, w) = (Modulus::new(prime.value()), splat(prime.montgomery(s)));
     each!(x => lift(&c, product(&c, c.zero, x, w)));
 }
 
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
 pub(crate) fn multiply_scalar_add(prime: &Prime, sum: &mut [u64], x: &[u64], s: u64) {
-    let (c, w) = (Modulus::new(prime.value()), factor(prime, s));
+    let (c, w) = (Modulus::new(prime.value()), splat(prime.montgomery(s)));
     // (−q, 2q) up to [0, 3q).
     each!(sum, x => {
         let t = product(&c, _mm512_add_epi64(sum, c.q), x, w);
@@ -131,7 +131,7 @@ pub(crate) fn add_scalar_assign(prime: &Prime, x: &mut [u64], s: u64) {
 
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
 pub(crate) fn sub_multiply_scalar(prime: &Prime, x: &mut [u64], y: &[u64], s: u64) {
-    let (c, w) = (Modulus::new(prime.value()), factor(prime, s));
+    let (c, w) = (Modulus::new(prime.value()), splat(prime.montgomery(s)));
     each!(x, y => {
         let difference = _mm512_sub_epi64(_mm512_add_epi64(x, c.q), y);
         lift(&c, product(&c, c.zero, difference, w))
@@ -157,8 +157,8 @@ pub(crate) fn tensor(prime: &Prime, d: [&mut [u64]; 3], a: [&[u64]; 2], b: [&[u6
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
 pub(crate) fn reduce_signed(prime: &Prime, destination: &mut [u64], source: &[i64]) {
     let c = Modulus::new(prime.value());
-    let one = factor(prime, 1);
-    let top = factor(prime, prime.reduce(1 << 52));
+    let one = splat(prime.montgomery(1));
+    let top = splat(prime.montgomery(prime.reduce(1 << 52)));
     for (destination, source) in destination.as_chunks_mut::<8>().0.iter_mut().zip(source.as_chunks::<8>().0)
     {
         // SAFETY: a line of signed words is eight words.
@@ -183,7 +183,7 @@ pub(crate) fn inner_product<const ADD: bool>(
 ) {
     let c = Modulus::new(prime.value());
     let inverse = _mm512_set1_epi64(prime.inverse52 as i64);
-    let radix = factor(prime, prime.reduce(1 << 52));
+    let radix = splat(prime.montgomery(prime.reduce(1 << 52)));
     let count = digits.len();
     let mut terms = [[core::ptr::null::<u64>(); 3]; 16];
     for (d, term) in terms[..count].iter_mut().enumerate() {

@@ -95,7 +95,8 @@ pub(in super::super) fn tensor<S: Lanes>(
     let [b0, b1] = b.map(|limb| limb.as_chunks().0);
     let factors = a0.iter().zip(a1).zip(b0.iter().zip(b1));
     for (((d0, d1), d2), ((a0, a1), (b0, b1))) in d0.iter_mut().zip(d1).zip(d2).zip(factors) {
-        let [a0, a1, b0, b1] = [a0, a1, b0, b1].map(|x| s.read_words(x));
+        let (a0, a1) = (s.read_words(a0), s.read_words(a1));
+        let (b0, b1) = (s.read_words(b0), s.read_words(b1));
         s.write_words(d0, field.lift(field.multiply(a0, b0)));
         let cross = s.add(field.multiply(a0, b1), field.multiply(a1, b0));
         s.write_words(d1, field.lift(field.reduce(cross)));

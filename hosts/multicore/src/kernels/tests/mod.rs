@@ -2,6 +2,7 @@
 
 mod convert;
 mod ntt;
+mod properties;
 mod vector;
 
 use super::{Kernels, Path, Prime};

@@ -193,4 +193,10 @@ fn paths_have_names() {
     }
     assert_eq!(Path::from_name("mmx"), Err(KernelError::UnknownPath));
     assert_eq!(Kernels::detect().path(), Path::available().last().unwrap());
+    assert_eq!(Kernels::from_override(None), Ok(Kernels::detect()));
+    assert_eq!(Kernels::from_override(Some("scalar".as_ref())), Kernels::new(Path::Scalar));
+    assert_eq!(Kernels::from_override(Some("".as_ref())), Err(KernelError::UnknownPath));
+    let foreign = if cfg!(target_arch = "aarch64") { Path::Avx512 } else { Path::Neon };
+    let error = Kernels::from_override(Some(foreign.name().as_ref()));
+    assert_eq!(error, Err(KernelError::UnavailablePath(foreign)));
 }
