@@ -258,7 +258,7 @@ fn a_device_and_a_server_of_other_words_understand_each_other() {
     let (mut w32, mut words) = (scratch::<u32>(parameters), scratch::<u32>(parameters));
     let mut codec = Codec::new(&device, parameters, &mut w32).unwrap();
     let secret = secret_key(&device, parameters);
-    let mut signed = vec![0; parameters.degree()];
+    let mut signed = vec![0i64; parameters.degree()];
     let message: Vec<i64> = (0..parameters.degree() as i64).map(|i| (i - 512) << 12).collect();
     let mut rng = ChaCha20Rng::from_seed([3; 32]);
     let fresh = secret.encrypt_seeded(3, &mut message.clone(), &mut rng, &mut words).unwrap();
@@ -305,7 +305,7 @@ fn a_secret_key_comes_back_only_to_the_client() {
     let parameters = parameters(TOY);
     let machine = machine::<u64>(parameters);
     let secret = secret_key(&machine, parameters);
-    let mut signed = vec![0; parameters.degree()];
+    let mut signed = vec![0i64; parameters.degree()];
     let mut file = Stream::default();
     write_secret_key(&mut file, &secret, &budget()).unwrap();
     let mut read = |bytes: &[u8], key| {
@@ -326,7 +326,7 @@ fn a_secret_key_comes_back_only_to_the_client() {
     assert_eq!(Reader::new(file.0.as_slice()).skip().err(), Some(Error::SecretNotAllowed));
     // Also after the client's reader has looked at it and turned away.
     let mut reader = Reader::new(file.0.as_slice());
-    let mut signed = vec![0; parameters.degree()];
+    let mut signed = vec![0i64; parameters.degree()];
     read_secret_key(&mut reader, &machine, parameters, Some(KEY), &mut signed).err().unwrap();
     assert_eq!(reader.header().err(), Some(Error::SecretNotAllowed));
     let mut scratch = scratch(parameters);

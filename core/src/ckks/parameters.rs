@@ -108,10 +108,16 @@ impl ParametersLiteral {
     #[cfg(feature = "insecure-toy")]
     pub const INSECURE_TOY_32: Self =
         Self { base_bits: 30, scale_bits: 28, special_bits: 30, ..Self::INSECURE_TOY };
-    /// As [`Self::INSECURE_TOY`], deep enough for a leveled transformer.
+    /// N = 2^11 with no security at all, deep enough for a leveled transformer.
     #[cfg(feature = "insecure-toy")]
-    pub const INSECURE_TOY_DEEP: Self =
-        Self { levels: 34, scale_bits: 40, special_primes: 7, digit_size: 7, ..Self::INSECURE_TOY };
+    pub const INSECURE_TOY_DEEP: Self = Self {
+        log_degree: 11,
+        levels: 34,
+        scale_bits: 40,
+        special_primes: 7,
+        digit_size: 7,
+        ..Self::INSECURE_TOY
+    };
 
     /// The named sets, smallest first, with their names.
     pub const NAMED: &'static [(&'static str, Self)] = &[

@@ -17,6 +17,7 @@ mod watch;
 use args::{Args, Command};
 use clap::Parser;
 use output::Output;
+use std::io::IsTerminal;
 use std::process::ExitCode;
 use tracing_subscriber::EnvFilter;
 
@@ -24,7 +25,8 @@ fn main() -> ExitCode {
     let Args { global, command } = Args::parse();
     let level = ["warn", "info", "debug"][usize::from(global.verbose.min(2))];
     let filter = EnvFilter::try_from_env("VEILFORMER_LOG").unwrap_or_else(|_| EnvFilter::new(level));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let colours = std::io::stderr().is_terminal();
+    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_writer(std::io::stderr).init();
     let output = Output { json: global.json };
     let result = match command {
         Command::Demo(args) => commands::demo::run(&args, output),

@@ -3,7 +3,8 @@
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
-use std::fmt::Write;
+use std::fmt::Write as _;
+use std::io::Write as _;
 use std::time::Instant;
 
 /// How to report.
@@ -16,14 +17,14 @@ impl Output {
     /// One line or table for people; nothing when a script reads.
     pub(crate) fn say(&self, text: impl AsRef<str>) {
         if !self.json {
-            println!("{}", text.as_ref());
+            line(text.as_ref());
         }
     }
 
     /// One JSON object on a line; nothing when a person reads.
     pub(crate) fn json(&self, value: &impl Serialize) -> Result<(), serde_json::Error> {
         if self.json {
-            println!("{}", serde_json::to_string(value)?);
+            line(&serde_json::to_string(value)?);
         }
         Ok(())
     }
@@ -41,6 +42,11 @@ impl Output {
         }
         bar.with_prefix(what)
     }
+}
+
+/// Whoever closes standard output has heard enough; the work goes on.
+fn line(text: &str) {
+    let _ = writeln!(std::io::stdout().lock(), "{text}");
 }
 
 /// Columns, aligned: text to the left, numbers to the right.

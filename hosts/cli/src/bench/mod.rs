@@ -162,7 +162,8 @@ pub(crate) fn run(args: &Args, output: Output) -> Result<(), Failure> {
         return Err(Failure::new(Exit::Usage, message));
     }
     if args.list {
-        names.iter().for_each(|name| println!("{name}"));
+        output.say(names.join("\n"));
+        names.iter().try_for_each(|name| output.json(name))?;
         return Ok(());
     }
     let setting = Setting { threads: args.threads.into(), runs: args.runs, output };

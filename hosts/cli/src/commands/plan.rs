@@ -5,6 +5,7 @@ use crate::exit::Failure;
 use crate::job::Job;
 use crate::model::LoadedModel;
 use crate::output::{Output, Table, bytes, seconds};
+use crate::watch::OVERHEAD;
 use serde::Serialize;
 use std::path::PathBuf;
 use std::time::Instant;
@@ -127,7 +128,7 @@ pub(crate) fn predict(parameters: &Parameters, job: &Job, threads: usize) -> Res
         }
         Ok(best)
     })?;
-    Ok(best * job.work)
+    Ok(best * OVERHEAD * job.work)
 }
 
 pub(crate) fn run(args: &Args, output: Output) -> Result<(), Failure> {

@@ -74,8 +74,16 @@ pub(crate) fn tensor(prime: &Prime, d: [&mut [u64]; 3], a: [&[u64]; 2], b: [&[u6
 }
 
 pub(crate) fn reduce_signed(prime: &Prime, destination: &mut [u64], source: &[i64]) {
+    // Secrets pass here: no branch and no division may depend on a value.
+    let q = prime.value();
+    let one = ((1u128 << 64) / u128::from(q)) as u64;
     for (destination, &source) in destination.iter_mut().zip(source) {
-        *destination = source.rem_euclid(prime.value() as i64) as u64;
+        let magnitude = source.unsigned_abs();
+        let quotient = ((u128::from(magnitude) * u128::from(one)) >> 64) as u64;
+        let r = magnitude.wrapping_sub(quotient.wrapping_mul(q));
+        let r = r.min(r.wrapping_sub(q));
+        let (negated, sign) = ((q - r).min((q - r).wrapping_sub(q)), (source >> 63) as u64);
+        *destination = (r & !sign) | (negated & sign);
     }
 }
 
