@@ -434,6 +434,10 @@ impl Accelerator for Multicore {
     ) -> Result<(), Error> {
         check(level.len(), x.len())?;
         let basis = level.with_special(out.len().saturating_sub(level.len()));
+        let end = digit.start() + digit.len();
+        if end > level.len() {
+            return Err(Error::Shape { have: level.len(), need: end });
+        }
         let scaled = self.scale(digit, coefficients)?;
         self.fits(basis, out.len())?;
         let words = out.len() * self.pool.degree();
@@ -513,6 +517,7 @@ impl Accelerator for Multicore {
         self.fits(basis, sum0.len())?;
         check(sum0.len(), sum1.len())?;
         let runs: Vec<Basis> = digits(level, digit_size).collect();
+        let last = x.last().ok_or(Error::Shape { have: 0, need: 1 })?;
         check_rows(runs.len(), basis.len(), key)?;
         let mut coefficients = self.limbs(x.len())?;
         self.each(level, &mut coefficients, |i, words| {
@@ -542,10 +547,9 @@ impl Accelerator for Multicore {
                     .zip(&mut raised)
                     .map(|(run, raised)| if contains(*run, i) { None } else { raised.next() })
                     .collect();
-                let digits: Vec<&[u64]> = taken
-                    .iter()
-                    .map(|limb| limb.as_ref().map_or(&x[i.min(x.len() - 1)][..], |l| l))
-                    .collect();
+                let own = x.get(i).unwrap_or(last);
+                let digits: Vec<&[u64]> =
+                    taken.iter().map(|limb| limb.as_ref().map_or(&own[..], |limb| limb)).collect();
                 let keys = key.map(|half| key_limbs(half, i));
                 let prime = self.prime(basis, i);
                 self.kernels.inner_product(prime, [sum0, sum1], &digits, [&keys[0], &keys[1]]);

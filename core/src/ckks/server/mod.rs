@@ -16,7 +16,7 @@ pub use polynomial::{MAX_DEGREE, chebyshev_depth};
 pub use rotation::{Extended, ExtendedProduct, Hoisted};
 pub use transform::{BabyGiant, DiagonalSource};
 
-use super::{Ciphertext, Error, KeySource, Parameters};
+use super::{Ciphertext, Error, KeyId, KeySource, Parameters, SwitchingKey};
 use crate::accel::Accelerator;
 use crate::ring::{Basis, MAX_LIMBS, Modulus};
 
@@ -59,6 +59,15 @@ impl<'a, A: Accelerator, K: KeySource<A> + ?Sized> Evaluator<'a, A, K> {
             if scaled < 0.0 { m.negate(r) } else { r }
         };
         Ok(self.parameters.chain().of(basis).map(residue).collect())
+    }
+
+    /// The key `id`, whatever the source holds at `level` or above.
+    fn key(&self, id: KeyId, level: usize) -> Result<&'a SwitchingKey<A>, Error> {
+        let key = self.keys.key(id, level)?;
+        if key.level() < level || key.id() != id {
+            return Err(Error::MissingKey { id, level });
+        }
+        Ok(key)
     }
 
     /// P modulo q_0 … q_level.

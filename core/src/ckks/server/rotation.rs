@@ -47,7 +47,7 @@ impl<A: Accelerator, K: KeySource<A> + ?Sized> Evaluator<'_, A, K> {
     /// x ↦ (u0, u1) over Q_l ∪ P with u0 + u1·s' ≈ P·x·s.
     pub(super) fn key_switch(&self, id: KeyId, x: &Polynomial<A, Evaluations>) -> Result<Pair<A>, Error> {
         let level = x.basis().len() - 1;
-        let key = self.keys.key(id, level)?;
+        let key = self.key(id, level)?;
         let [row0, row1] = key.rows(level);
         let mut sums = self.extended_pair(level)?;
         let [sum0, sum1] = &mut sums;
@@ -154,7 +154,7 @@ impl<A: Accelerator, K: KeySource<A> + ?Sized> Evaluator<'_, A, K> {
 
     fn hoisted_sums(&self, x: &Hoisted<'_, A>, id: KeyId) -> Result<Pair<A>, Error> {
         let level = x.ciphertext.level();
-        let key = self.keys.key(id, level)?;
+        let key = self.key(id, level)?;
         let [row0, row1] = key.rows(level);
         let rows: heapless::Vec<&[A::Limb], MAX_DIGITS> = x.digits.iter().map(Polynomial::limbs).collect();
         let mut sums = self.extended_pair(level)?;
