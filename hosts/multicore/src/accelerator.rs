@@ -14,9 +14,9 @@ use veilformer::ring::{Basis, ModulusChain};
 const PARALLEL_WORDS: usize = 1 << 15;
 /// Words of one limb to a task when work is split by columns.
 const COLUMNS: usize = 1 << 12;
-/// Targets of a conversion that one task takes together: every block of
+/// Most targets of a conversion that one task takes together: every block of
 /// columns of the sources is then read once for all of them.
-const GROUP: usize = 8;
+const MAX_GROUP: usize = 8;
 /// Columns of a block: those of 16 sources fit half of a 1 MiB cache.
 const BLOCK: usize = 1 << 11;
 
@@ -157,7 +157,8 @@ impl Multicore {
         if items.len() < 2 || self.threads() == 1 || words < PARALLEL_WORDS {
             return items.iter_mut().enumerate().try_for_each(|(i, item)| f(i, item));
         }
-        self.threads.install(|| items.par_iter_mut().enumerate().try_for_each(|(i, item)| f(i, item)))
+        self.threads
+            .install(|| items.par_iter_mut().enumerate().with_max_len(1).try_for_each(|(i, item)| f(i, item)))
     }
 
     fn each(&self, basis: Basis, x: &mut [Limb], f: impl Fn(usize, &mut [u64]) + Sync) -> Result<(), Error> {
@@ -205,6 +206,11 @@ impl Multicore {
             })?;
         }
         Ok(Scaled { table, y, wraps })
+    }
+
+    /// Targets to a task: few enough that no thread waits long for another.
+    fn group(&self, targets: usize) -> usize {
+        targets.div_ceil(6 * self.threads()).clamp(1, MAX_GROUP)
     }
 
     /// The limbs of `targets` (a prime and where to put it), in coefficient form.
@@ -395,9 +401,10 @@ impl Accelerator for Multicore {
         let scaled = self.scale(from, source)?;
         self.fits(to, destination.len())?;
         let words = destination.len() * self.pool.degree();
-        let mut groups: Vec<_> = destination.chunks_mut(GROUP).collect();
+        let size = self.group(destination.len());
+        let mut groups: Vec<_> = destination.chunks_mut(size).collect();
         self.spread(&mut groups, words, |g, group| {
-            let prime = |k| to.prime_index(&self.chain, g * GROUP + k);
+            let prime = |k| to.prime_index(&self.chain, g * size + k);
             let limbs = group.iter_mut().enumerate();
             let mut targets: Vec<_> = limbs.map(|(k, limb)| (prime(k), &mut limb[..])).collect();
             self.combine(&scaled, &mut targets);
@@ -441,11 +448,12 @@ impl Accelerator for Multicore {
         let scaled = self.scale(digit, coefficients)?;
         self.fits(basis, out.len())?;
         let words = out.len() * self.pool.degree();
-        let mut groups: Vec<_> = out.chunks_mut(GROUP).collect();
+        let size = self.group(out.len());
+        let mut groups: Vec<_> = out.chunks_mut(size).collect();
         self.spread(&mut groups, words, |g, group| {
-            let mut targets = Vec::with_capacity(GROUP);
+            let mut targets = Vec::with_capacity(size);
             for (k, limb) in group.iter_mut().enumerate() {
-                let i = g * GROUP + k;
+                let i = g * size + k;
                 if contains(digit, i) {
                     limb.copy_from_slice(&x[i]);
                 } else {
@@ -489,10 +497,11 @@ impl Accelerator for Multicore {
         let scaled = self.scale(drop, dropped)?;
         self.fits(keep, kept.len())?;
         let words = keep.len() * self.pool.degree();
-        let mut groups: Vec<_> = kept.chunks_mut(GROUP).collect();
+        let size = self.group(kept.len());
+        let mut groups: Vec<_> = kept.chunks_mut(size).collect();
         self.spread(&mut groups, words, |g, group| {
             let primes: Vec<usize> =
-                (0..group.len()).map(|k| keep.prime_index(&self.chain, g * GROUP + k)).collect();
+                (0..group.len()).map(|k| keep.prime_index(&self.chain, g * size + k)).collect();
             let rounded = self.raise(&scaled, &primes)?;
             for ((limb, rounded), prime) in group.iter_mut().zip(&rounded).zip(primes) {
                 let modulus = &self.chain.moduli()[prime];
@@ -531,9 +540,10 @@ impl Accelerator for Multicore {
         drop(coefficients);
         let mut rows: Vec<_> = sum0.iter_mut().zip(sum1).collect();
         let words = basis.len() * self.pool.degree();
-        let mut groups: Vec<_> = rows.chunks_mut(GROUP).collect();
+        let size = self.group(rows.len());
+        let mut groups: Vec<_> = rows.chunks_mut(size).collect();
         self.spread(&mut groups, words, |g, group| {
-            let limbs = g * GROUP..g * GROUP + group.len();
+            let limbs = g * size..g * size + group.len();
             let mut raised = Vec::with_capacity(runs.len());
             for (run, scaled) in runs.iter().zip(&scaled) {
                 let others = limbs.clone().filter(|i| !contains(*run, *i));
