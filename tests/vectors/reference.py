@@ -233,18 +233,27 @@ class Bench:
             return self.inner(basis, [self.polynomial(basis, 70 + d) for d in digits])
         if kernel == "KeySwitch":
             return self.inner(basis, self.mod_up(basis, x))
-        if kernel == "ModDown":
+        if kernel in ("ModDown", "ModDownAdd"):
             out = []
             for kept, dropped in ((ordinary, special), (ordinary - 1, 0), (ordinary - 1, special)):
                 drop = (kept, ordinary - kept, dropped)
-                out += self.mod_down(kept, drop, self.polynomial((0, ordinary, dropped), 0))
+                value = self.polynomial((0, ordinary, dropped), 0)
+                if kernel == "ModDownAdd":
+                    factor = 1
+                    for p in self.primes((0, 0, dropped)):
+                        factor *= p
+                    level = (0, ordinary, 0)
+                    addend = self.polynomial(level, 1)
+                    sums = each(level, lambda q, a, b: (a + factor * b) % q, value[:ordinary], addend)
+                    value = sums + value[ordinary:]
+                out += self.mod_down(kept, drop, value)
             return out
         raise ValueError(kernel)
 
 
 KERNELS = """WriteSigned Copy Clear NttForward NttInverse AddAssign SubAssign NegateAssign MultiplyAssign MultiplyAdd
 MultiplyScalarAssign MultiplyScalarAdd AddScalarAssign Automorphism Convert Tensor ModUp InnerProduct ModDown
-KeySwitch""".split()
+ModDownAdd KeySwitch""".split()
 
 
 def is_prime(n):

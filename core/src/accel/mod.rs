@@ -250,6 +250,29 @@ pub trait Accelerator: Sync + Sized {
         self.multiply_scalar_assign(keep, kept, &inverses)
     }
 
+    /// [`Accelerator::mod_down`] of x + P·addend: what ends a key switch whose
+    /// result is added to something. `addend` is over all ordinary primes of
+    /// `keep` and `drop`, evaluation form.
+    fn mod_down_add(
+        &self,
+        keep: Basis,
+        drop: Basis,
+        x: &mut [Self::Limb],
+        addend: &[Self::Limb],
+    ) -> Result<(), Error> {
+        let level = Basis::new(0, keep.len() + drop.ordinary(), 0);
+        check(level.len(), addend.len())?;
+        check(level.len() + drop.special(), x.len())?;
+        let (chain, special) = (self.chain(), Basis::new(0, 0, drop.special()));
+        if !level.with_special(drop.special()).fits(chain) {
+            return Err(Error::Shape { have: chain.moduli().len(), need: x.len() });
+        }
+        let p: heapless::Vec<u64, MAX_LIMBS> =
+            chain.of(level).map(|m| chain.product_mod(special, m)).collect();
+        self.multiply_scalar_add(level, &mut x[..addend.len()], addend, &p)?;
+        self.mod_down(keep, drop, x)
+    }
+
     /// Key switch without the division by P: both sums over Q_level ∪ P,
     /// evaluation form. `x` is over `level`, `digit_size` ordinary primes to a
     /// digit, `key` the two halves of every digit, trimmed to the level.

@@ -236,6 +236,46 @@ impl Multicore {
         }
         Ok(limbs)
     }
+
+    /// Divides x (+ P·addend) by the primes of `drop`, with rounding.
+    fn leave(&self, keep: Basis, drop: Basis, x: &mut [Limb], addend: Option<&[Limb]>) -> Result<(), Error> {
+        check(keep.len() + drop.len(), x.len())?;
+        self.fits(keep, keep.len())?;
+        self.fits(drop, drop.len())?;
+        let special = Basis::new(0, 0, drop.special());
+        let (kept, dropped) = x.split_at_mut(keep.len());
+        if let Some(addend) = addend {
+            let last = Basis::new(keep.len(), drop.ordinary(), 0);
+            let p: Vec<u64> = self.chain.of(last).map(|m| self.chain.product_mod(special, m)).collect();
+            self.multiply_scalar_add(last, &mut dropped[..last.len()], &addend[keep.len()..], &p)?;
+        }
+        self.ntt_inverse(drop, dropped)?;
+        let scaled = self.scale(drop, dropped)?;
+        let words = keep.len() * self.pool.degree();
+        let size = self.group(kept.len());
+        let mut groups: Vec<_> = kept.chunks_mut(size).collect();
+        self.spread(&mut groups, words, |g, group| {
+            let primes: Vec<usize> =
+                (0..group.len()).map(|k| keep.prime_index(&self.chain, g * size + k)).collect();
+            let rounded = self.raise(&scaled, &primes)?;
+            for (k, ((limb, rounded), prime)) in group.iter_mut().zip(&rounded).zip(primes).enumerate() {
+                let (modulus, prime) = (&self.chain.moduli()[prime], self.tables[prime].prime());
+                let inverse = modulus.inverse(self.chain.product_mod(drop, modulus));
+                self.kernels.sub_multiply_scalar(prime, limb, rounded, inverse);
+                // While the limb is in the cache.
+                if let Some(addend) = addend {
+                    let factor = modulus.multiply(self.chain.product_mod(special, modulus), inverse);
+                    let addend = &addend[g * size + k];
+                    if factor == 1 {
+                        self.kernels.add_assign(prime, limb, addend);
+                    } else {
+                        self.kernels.multiply_scalar_add(prime, limb, addend, factor);
+                    }
+                }
+            }
+            Ok(())
+        })
+    }
 }
 
 struct Scaled {
@@ -491,25 +531,12 @@ impl Accelerator for Multicore {
     }
 
     fn mod_down(&self, keep: Basis, drop: Basis, x: &mut [Limb]) -> Result<(), Error> {
-        check(keep.len() + drop.len(), x.len())?;
-        let (kept, dropped) = x.split_at_mut(keep.len());
-        self.ntt_inverse(drop, dropped)?;
-        let scaled = self.scale(drop, dropped)?;
-        self.fits(keep, kept.len())?;
-        let words = keep.len() * self.pool.degree();
-        let size = self.group(kept.len());
-        let mut groups: Vec<_> = kept.chunks_mut(size).collect();
-        self.spread(&mut groups, words, |g, group| {
-            let primes: Vec<usize> =
-                (0..group.len()).map(|k| keep.prime_index(&self.chain, g * size + k)).collect();
-            let rounded = self.raise(&scaled, &primes)?;
-            for ((limb, rounded), prime) in group.iter_mut().zip(&rounded).zip(primes) {
-                let modulus = &self.chain.moduli()[prime];
-                let inverse = modulus.inverse(self.chain.product_mod(drop, modulus));
-                self.kernels.sub_multiply_scalar(self.tables[prime].prime(), limb, rounded, inverse);
-            }
-            Ok(())
-        })
+        self.leave(keep, drop, x, None)
+    }
+
+    fn mod_down_add(&self, keep: Basis, drop: Basis, x: &mut [Limb], addend: &[Limb]) -> Result<(), Error> {
+        check(keep.len() + drop.ordinary(), addend.len())?;
+        self.leave(keep, drop, x, Some(addend))
     }
 
     fn key_switch(

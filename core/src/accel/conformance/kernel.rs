@@ -47,12 +47,13 @@ pub enum Kernel {
     ModUp,
     InnerProduct,
     ModDown,
+    ModDownAdd,
     KeySwitch,
 }
 
 impl Kernel {
     /// All of them.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
         Self::WriteSigned,
         Self::Copy,
         Self::Clear,
@@ -72,6 +73,7 @@ impl Kernel {
         Self::ModUp,
         Self::InnerProduct,
         Self::ModDown,
+        Self::ModDownAdd,
         Self::KeySwitch,
     ];
 
@@ -81,7 +83,7 @@ impl Kernel {
         let from_zero = basis.start() == 0 && basis.ordinary() > 0;
         match self {
             Self::ModUp | Self::InnerProduct | Self::KeySwitch => from_zero && basis.special() > 0,
-            Self::ModDown => from_zero && basis.len() > 1,
+            Self::ModDown | Self::ModDownAdd => from_zero && basis.len() > 1,
             Self::Convert => basis.len() > 1,
             _ => true,
         }
@@ -233,7 +235,8 @@ impl<'b, A: Accelerator> Bench<'b, A> {
                 return Ok(outputs);
             }
             Kernel::ModUp => return self.mod_up(basis, x, digit_size),
-            Kernel::ModDown => return self.mod_down(basis),
+            Kernel::ModDown => return self.mod_down(basis, false),
+            Kernel::ModDownAdd => return self.mod_down(basis, true),
             Kernel::InnerProduct | Kernel::KeySwitch => {
                 return self.key_switch(kernel, basis, &x, digit_size);
             }
@@ -282,7 +285,7 @@ impl<'b, A: Accelerator> Bench<'b, A> {
     }
 
     /// Drops P, the last ordinary prime, and both.
-    fn mod_down(&mut self, basis: Basis) -> Result<Outputs<A>, Error> {
+    fn mod_down(&mut self, basis: Basis, add: bool) -> Result<Outputs<A>, Error> {
         let mut outputs = Outputs::<A>::new();
         let (ordinary, special) = (basis.ordinary(), basis.special());
         for (kept, special) in [(ordinary, special), (ordinary - 1, 0), (ordinary - 1, special)] {
@@ -291,7 +294,12 @@ impl<'b, A: Accelerator> Bench<'b, A> {
                 continue;
             }
             let mut x = self.polynomial(Basis::new(0, ordinary, special), 0)?;
-            self.accelerator.mod_down(Basis::level(kept - 1), drop, &mut x)?;
+            if add {
+                let addend = self.polynomial(Basis::level(ordinary - 1), 1)?;
+                self.accelerator.mod_down_add(Basis::level(kept - 1), drop, &mut x, &addend)?;
+            } else {
+                self.accelerator.mod_down(Basis::level(kept - 1), drop, &mut x)?;
+            }
             x.truncate(kept);
             give(&mut outputs, x)?;
         }

@@ -205,15 +205,9 @@ impl<A: Accelerator, K: KeySource<A> + ?Sized> Evaluator<'_, A, K> {
             }
             return Ok(Ciphertext { parts: product.parts });
         };
-        let mut sums = self.key_switch(KeyId::Relinearization, &square)?;
-        drop(square);
-        let p = self.special_product(level);
-        for (sum, part) in sums.iter_mut().zip(&product.parts) {
-            let limbs = &mut sum.limbs_mut()[..=level];
-            self.accelerator.multiply_scalar_add(Basis::level(level), limbs, part.limbs(), &p)?;
-        }
-        drop(product);
-        self.divide(sums, keep)
+        let sums = self.key_switch(KeyId::Relinearization, &square)?;
+        let [d0, d1] = &product.parts;
+        self.divide_add(sums, keep, [Some(d0), Some(d1)])
     }
 
     /// x·y, relinearised and rescaled: one level down.

@@ -67,11 +67,24 @@ impl<A: Accelerator, K: KeySource<A> + ?Sized> Evaluator<'_, A, K> {
     }
 
     /// Divides a pair over Q_l ∪ P by everything beyond `keep`.
-    pub(super) fn divide(&self, mut pair: Pair<A>, keep: Basis) -> Result<Ciphertext<A>, Error> {
-        for part in &mut pair {
+    pub(super) fn divide(&self, pair: Pair<A>, keep: Basis) -> Result<Ciphertext<A>, Error> {
+        self.divide_add(pair, keep, [None, None])
+    }
+
+    /// Divides pair + P·addend by everything beyond `keep`.
+    pub(super) fn divide_add(
+        &self,
+        mut pair: Pair<A>,
+        keep: Basis,
+        addend: [Option<&Polynomial<A, Evaluations>>; 2],
+    ) -> Result<Ciphertext<A>, Error> {
+        for (part, addend) in pair.iter_mut().zip(addend) {
             let basis = part.basis();
             let drop = Basis::new(keep.len(), basis.ordinary() - keep.len(), basis.special());
-            self.accelerator.mod_down(keep, drop, part.limbs_mut())?;
+            match addend {
+                Some(y) => self.accelerator.mod_down_add(keep, drop, part.limbs_mut(), y.limbs())?,
+                None => self.accelerator.mod_down(keep, drop, part.limbs_mut())?,
+            }
             part.truncate(keep)?;
         }
         Ok(Ciphertext { parts: pair })
@@ -98,8 +111,7 @@ impl<A: Accelerator, K: KeySource<A> + ?Sized> Evaluator<'_, A, K> {
             return x.duplicate(self.accelerator);
         }
         let sums = self.key_switch(KeyId::Galois(galois as u32), &x.parts[1])?;
-        let mut switched = self.divide(sums, Basis::level(x.level()))?;
-        switched.parts[0].add_assign(self.accelerator, &x.parts[0])?;
+        let switched = self.divide_add(sums, Basis::level(x.level()), [Some(&x.parts[0]), None])?;
         let [c0, c1] = &switched.parts;
         Ok(Ciphertext {
             parts: [c0.automorphism(self.accelerator, galois)?, c1.automorphism(self.accelerator, galois)?],
