@@ -17,8 +17,8 @@ const COLUMNS: usize = 1 << 12;
 /// Most targets of a conversion that one task takes together: every block of
 /// columns of the sources is then read once for all of them.
 const MAX_GROUP: usize = 8;
-/// Columns of a block: those of 16 sources fit half of a 1 MiB cache.
-const BLOCK: usize = 1 << 11;
+/// Columns of a block: those of eight sources stay in a 48 KiB first-level cache.
+const BLOCK: usize = 1 << 9;
 
 /// Why the accelerator could not be set up.
 #[derive(Debug)]
