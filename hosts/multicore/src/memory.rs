@@ -4,7 +4,7 @@
 //! pages; a dropped limb goes back to a free list. The pool never gives memory
 //! back while it lives, and never exceeds the limit it was made with.
 
-use std::alloc::{Layout, alloc_zeroed, dealloc};
+use std::alloc::{Layout, alloc, dealloc};
 use std::ptr::NonNull;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -58,12 +58,16 @@ impl Pool {
         }
         let layout = Layout::from_size_align(count * bytes, HUGE_PAGE).ok()?;
         // SAFETY: the layout has a non-zero size.
-        let slab = NonNull::new(unsafe { alloc_zeroed(layout) })?;
+        let slab = NonNull::new(unsafe { alloc(layout) })?;
+        // The advice comes before the first touch: zeroing then faults in huge
+        // pages, 512 times fewer than small ones.
         #[cfg(target_os = "linux")]
         // SAFETY: the range was just allocated; the advice does not change its content.
         unsafe {
             libc::madvise(slab.as_ptr().cast(), layout.size(), libc::MADV_HUGEPAGE);
         }
+        // SAFETY: the slab is as long as the layout says, and nobody else has it yet.
+        unsafe { slab.as_ptr().write_bytes(0, layout.size()) };
         state.slabs.push((slab, layout));
         state.made += count;
         for i in (0..count).rev() {
