@@ -1,0 +1,135 @@
+//! Basis conversion and division on this machine: the parts that key switches
+//! and rescalings are fused from.
+
+use super::{Multicore, check};
+use crate::kernels::{ConvertTable, Prime};
+use crate::memory::Limb;
+use std::sync::Arc;
+use veilformer::accel::{Accelerator, Error};
+use veilformer::ring::Basis;
+
+/// Words of one limb to a task when work is split by columns.
+const COLUMNS: usize = 1 << 12;
+/// Most targets of a conversion that one task takes together: every block of
+/// columns of the sources is then read once for all of them.
+const MAX_GROUP: usize = 8;
+/// Columns of a block: those of eight sources stay in a 48 KiB first-level cache.
+const BLOCK: usize = 1 << 9;
+
+/// The half of a conversion that all targets share: y_i, and how often their sum wraps.
+pub(super) struct Scaled {
+    table: Arc<ConvertTable>,
+    y: Vec<Limb>,
+    wraps: Limb,
+}
+
+impl Multicore {
+    /// From `source` to every prime of the chain.
+    fn conversion(&self, source: Basis) -> Result<Arc<ConvertTable>, Error> {
+        self.conversions.get(source, || {
+            let primes: Vec<Prime> = (0..source.len()).map(|i| *self.prime(source, i)).collect();
+            let all: Vec<Prime> = self.tables.iter().map(|table| *table.prime()).collect();
+            ConvertTable::new(&primes, &all)
+        })
+    }
+
+    /// The half of a conversion that all targets share: y_i and v.
+    pub(super) fn scale(&self, source: Basis, x: &[Limb]) -> Result<Scaled, Error> {
+        self.fits(source, x.len())?;
+        let table = self.conversion(source)?;
+        let (mut y, mut wraps) = (self.limbs(x.len())?, self.allocate()?);
+        {
+            let columns = COLUMNS.min(self.pool.degree());
+            let mut tasks: Vec<(Vec<&mut [u64]>, &mut [u64])> =
+                wraps.chunks_mut(columns).map(|wraps| (Vec::with_capacity(x.len()), wraps)).collect();
+            for limb in &mut y {
+                for (task, part) in tasks.iter_mut().zip(limb.chunks_mut(columns)) {
+                    task.0.push(part);
+                }
+            }
+            let words = x.len() * self.pool.degree();
+            self.spread(&mut tasks, words, |i, (y, wraps)| {
+                let range = i * columns..(i + 1) * columns;
+                let x: Vec<&[u64]> = x.iter().map(|limb| &limb[range.clone()]).collect();
+                self.kernels.scale_sources(&table, &x, y, wraps);
+                Ok::<(), Error>(())
+            })?;
+        }
+        Ok(Scaled { table, y, wraps })
+    }
+
+    /// Targets to a task: few enough that no thread waits long for another.
+    pub(super) fn group(&self, targets: usize) -> usize {
+        targets.div_ceil(6 * self.threads()).clamp(1, MAX_GROUP)
+    }
+
+    /// The limbs of `targets` (a prime and where to put it), in coefficient form.
+    pub(super) fn combine(&self, scaled: &Scaled, targets: &mut [(usize, &mut [u64])]) {
+        let degree = self.pool.degree();
+        for start in (0..degree).step_by(BLOCK) {
+            let block = start..degree.min(start + BLOCK);
+            let y: Vec<&[u64]> = scaled.y.iter().map(|limb| &limb[block.clone()]).collect();
+            let wraps = &scaled.wraps[block.clone()];
+            for (prime, out) in targets.iter_mut() {
+                self.kernels.combine(&scaled.table, *prime, &y, wraps, &mut out[block.clone()]);
+            }
+        }
+    }
+
+    /// Fresh limbs of `primes`, in evaluation form.
+    pub(super) fn raise(&self, scaled: &Scaled, primes: &[usize]) -> Result<Vec<Limb>, Error> {
+        let mut limbs = self.limbs(primes.len())?;
+        let mut targets: Vec<_> = primes.iter().copied().zip(limbs.iter_mut().map(|l| &mut l[..])).collect();
+        self.combine(scaled, &mut targets);
+        for (prime, limb) in targets {
+            self.tables[prime].forward(limb);
+        }
+        Ok(limbs)
+    }
+
+    /// Divides x (+ P·addend) by the primes of `drop`, with rounding.
+    pub(super) fn leave(
+        &self,
+        keep: Basis,
+        drop: Basis,
+        x: &mut [Limb],
+        addend: Option<&[Limb]>,
+    ) -> Result<(), Error> {
+        check(keep.len() + drop.len(), x.len())?;
+        self.fits(keep, keep.len())?;
+        self.fits(drop, drop.len())?;
+        let special = Basis::new(0, 0, drop.special());
+        let (kept, dropped) = x.split_at_mut(keep.len());
+        if let Some(addend) = addend {
+            let last = Basis::new(keep.len(), drop.ordinary(), 0);
+            let p: Vec<u64> = self.chain.of(last).map(|m| self.chain.product_mod(special, m)).collect();
+            self.multiply_scalar_add(last, &mut dropped[..last.len()], &addend[keep.len()..], &p)?;
+        }
+        self.ntt_inverse(drop, dropped)?;
+        let scaled = self.scale(drop, dropped)?;
+        let words = keep.len() * self.pool.degree();
+        let size = self.group(kept.len());
+        let mut groups: Vec<_> = kept.chunks_mut(size).collect();
+        self.spread(&mut groups, words, |g, group| {
+            let primes: Vec<usize> =
+                (0..group.len()).map(|k| keep.prime_index(&self.chain, g * size + k)).collect();
+            let rounded = self.raise(&scaled, &primes)?;
+            for (k, ((limb, rounded), prime)) in group.iter_mut().zip(&rounded).zip(primes).enumerate() {
+                let (modulus, prime) = (&self.chain.moduli()[prime], self.tables[prime].prime());
+                let inverse = modulus.inverse(self.chain.product_mod(drop, modulus));
+                self.kernels.sub_multiply_scalar(prime, limb, rounded, inverse);
+                // While the limb is in the cache.
+                if let Some(addend) = addend {
+                    let factor = modulus.multiply(self.chain.product_mod(special, modulus), inverse);
+                    let addend = &addend[g * size + k];
+                    if factor == 1 {
+                        self.kernels.add_assign(prime, limb, addend);
+                    } else {
+                        self.kernels.multiply_scalar_add(prime, limb, addend, factor);
+                    }
+                }
+            }
+            Ok(())
+        })
+    }
+}
