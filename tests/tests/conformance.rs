@@ -10,7 +10,7 @@ use veilformer_board::{Board, BoardConfig, FaultPlan};
 use veilformer_fpga::BoardDriver;
 
 /// Room for the pool of the widest chain of the suite.
-const CAPACITY: usize = 512;
+const CAPACITY: usize = 768;
 
 fn portable<W: Word>(chain: &ModulusChain, limbs: usize, suite: Suite<'_>) -> Result<Report, Failure> {
     let zero = W::from_u64(0);

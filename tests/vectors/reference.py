@@ -163,6 +163,38 @@ class Bench:
             sums += total
         return sums
 
+    def hoisted_sums(self, basis, x0):
+        count = basis[1]
+        level, digits, primes = (0, count, 0), len(self.digits(count)), self.primes(basis)
+        factor = 1
+        for p in self.primes((0, 0, basis[2])):
+            factor *= p
+        x = [x0[:count], self.polynomial(level, 1)]
+        lifted = [[[v * factor % q for v in limb] for q, limb in zip(primes, half)] for half in x]
+        lifted = [half + [[0] * self.n for _ in range(basis[2])] for half in lifted]
+        inner = self.inner(basis, [self.polynomial(basis, 70 + d) for d in range(digits)])
+        halves = inner[:len(primes)], inner[len(primes):]
+
+        def step(g, first, second):
+            first = self.each(basis, lambda q, a, b: (a + b) % q, first, lifted[0])
+            return [[self.rings[q].automorphism(limb, g) for q, limb in zip(primes, half)] for half in (first, second)]
+
+        steps = [step(5, *halves), lifted, step(2 * self.n - 1, *reversed(halves))]
+        repeat = 1 << (self.seed + 3 * len(primes)) % (self.log - 2)
+        run = self.n // repeat
+        stored = [self.polynomial(basis, 100 + j) for j in range(-(-2 * len(steps) // repeat))]
+        out = []
+        for g in range(2):
+            for h in range(2):
+                for i, q in enumerate(primes):
+                    total = [0] * self.n
+                    for b, rotated in enumerate(steps):
+                        k = g * len(steps) + b
+                        words = stored[k // repeat][i][k % repeat * run:][:run]
+                        total = [(t + rotated[h][i][j] * words[j // repeat]) % q for j, t in enumerate(total)]
+                    out.append(total)
+        return out
+
     def run(self, kernel, basis):
         start, ordinary, special = basis
         x = self.polynomial(basis, 0)
@@ -206,6 +238,13 @@ class Bench:
             for g in (5, 2 * self.n - 1, self.n + 3):
                 out += [self.rings[q].automorphism(limb, g) for q, limb in zip(self.primes(basis), x)]
             return out
+        if kernel == "Repeat":
+            n = self.n
+            return [
+                [limb[offset + i // repeat] for i in range(n)]
+                for offset, repeat in ((0, 1), (n // 2 - 3, 2), (n - 8, n // 8))
+                for limb in x
+            ]
         if kernel == "Convert":
             half = min((ordinary + 1) // 2, 16)
             pairs = [
@@ -233,6 +272,8 @@ class Bench:
             return self.inner(basis, [self.polynomial(basis, 70 + d) for d in digits])
         if kernel == "KeySwitch":
             return self.inner(basis, self.mod_up(basis, x))
+        if kernel == "HoistedSums":
+            return self.hoisted_sums(basis, x)
         if kernel in ("ModDown", "ModDownAdd"):
             out = []
             for kept, dropped in ((ordinary, special), (ordinary - 1, 0), (ordinary - 1, special)):
@@ -252,8 +293,8 @@ class Bench:
 
 
 KERNELS = """WriteSigned Copy Clear NttForward NttInverse AddAssign SubAssign NegateAssign MultiplyAssign MultiplyAdd
-MultiplyScalarAssign MultiplyScalarAdd AddScalarAssign Automorphism Convert Tensor ModUp InnerProduct ModDown
-ModDownAdd KeySwitch""".split()
+MultiplyScalarAssign MultiplyScalarAdd AddScalarAssign Automorphism Repeat Convert Tensor ModUp InnerProduct
+ModDown ModDownAdd KeySwitch HoistedSums""".split()
 
 
 def is_prime(n):

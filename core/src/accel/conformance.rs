@@ -28,7 +28,7 @@ use crate::memory::{Arena, LimbPool, OutOfMemory};
 use crate::ring::{Basis, MAX_SOURCES, ModulusChain, RingTables, Word};
 
 /// Most limbs the reference works with.
-const CAPACITY: usize = 512;
+const CAPACITY: usize = 768;
 
 /// What a passing accelerator has done.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -130,7 +130,7 @@ impl<'m> Suite<'m> {
     #[must_use]
     pub fn limbs_needed(chain: &ModulusChain) -> usize {
         let digits = chain.ordinary().div_ceil(digit_size(chain));
-        ((3 * digits + 8) * chain.moduli().len() + 2 * MAX_SOURCES).min(CAPACITY)
+        ((3 * digits + 16) * chain.moduli().len() + 2 * MAX_SOURCES).min(CAPACITY)
     }
 
     /// Words that the reference takes for `chain`.
@@ -209,7 +209,7 @@ fn digit_size(chain: &ModulusChain) -> usize {
     chain.special().clamp(1, MAX_SOURCES)
 }
 
-/// Every shape a basis takes: levels, runs, special primes alone and after both.
+/// Every shape a basis takes: levels, runs, special primes alone and after both, all of them and fewer.
 fn bases(chain: &ModulusChain) -> impl Iterator<Item = Basis> + use<> {
     let (ordinary, special) = (chain.ordinary(), chain.special());
     [
@@ -218,12 +218,15 @@ fn bases(chain: &ModulusChain) -> impl Iterator<Item = Basis> + use<> {
         Basis::level(ordinary - 1),
         Basis::level(ordinary / 2).with_special(special),
         Basis::level(ordinary - 1).with_special(special),
+        Basis::level(ordinary / 2).with_special(special.saturating_sub(1)),
+        Basis::level(ordinary - 1).with_special(1),
         Basis::new(1, ordinary - 1, special),
         Basis::new(ordinary / 2, 1, 0),
         Basis::new(0, 0, special),
     ]
     .into_iter()
-    .filter(move |basis| !basis.is_empty() && basis.start() + basis.ordinary() <= ordinary)
+    .filter(move |basis| !basis.is_empty())
+    .filter(move |basis| basis.start() + basis.ordinary() <= ordinary && basis.special() <= special)
 }
 
 /// `for_each` visits every item, kernels inside it take effect, and the first error comes back.

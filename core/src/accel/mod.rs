@@ -21,9 +21,11 @@
 //! - **Secrets.** Only an accelerator that is also [`Trusted`] may be given
 //!   secret limbs; types enforce it.
 //!
-//! The coarse kernels (`mod_up`, `inner_product`, `mod_down`, `key_switch`)
-//! are provided in terms of the fine ones. An accelerator overrides them to
-//! fuse memory passes, and must keep the result.
+//! The coarse kernels (`mod_up`, `inner_product`, `mod_down`, `mod_down_add`,
+//! `key_switch`, `hoisted_sums`) are provided in terms of the fine ones. An
+//! accelerator overrides them to fuse memory passes, and must keep the result.
+//! P is the product of the special primes *in use*, the first k of the chain's:
+//! k is what the limbs of the output say, from none to all of them.
 
 pub mod conformance;
 pub mod engine;
@@ -31,12 +33,14 @@ mod error;
 mod offload;
 mod polynomial;
 mod portable;
+mod transform;
 mod verify;
 
 pub use error::{Error, ErrorKind};
 pub use offload::{Offload, OffloadCounters, OffloadError};
 pub use polynomial::{Coefficients, Evaluations, Form, Limbs, Polynomial};
 pub use portable::Portable;
+pub use transform::{Factors, Step, check_repeat, check_sums};
 
 use crate::ring::{Basis, MAX_LIMBS, ModulusChain, Word};
 
@@ -145,6 +149,17 @@ pub trait Accelerator: Sync + Sized {
         destination: &mut [Self::Limb],
         source: &[Self::Limb],
         galois: usize,
+    ) -> Result<(), Error>;
+
+    /// destination\[i\] = source\[offset + ⌊i/repeat⌋\]: every word of a run
+    /// `repeat` times. `repeat` is a power of two from 1 to N/8, and
+    /// offset + N/repeat ≤ N ([`check_repeat`]).
+    fn repeat(
+        &self,
+        destination: &mut Self::Limb,
+        source: &Self::Limb,
+        offset: usize,
+        repeat: usize,
     ) -> Result<(), Error>;
 
     /// Centred basis conversion of coefficient form ([`crate::ring::Converter`]).
@@ -299,6 +314,63 @@ pub trait Accelerator: Sync + Sized {
             };
             multiply_add_row(self, level, sum0, &raised, row0)?;
             multiply_add_row(self, level, sum1, &raised, row1)?;
+        }
+        Ok(())
+    }
+
+    /// The inner part of a baby-step giant-step transform, exact modulo every
+    /// prime of `level` ∪ P: sums\[g\]\[h\] = Σ_b factor_{g·B+b} ⊙ r_b\[h\] for B
+    /// steps, with r_b\[h\] the step's image of P·x over Q_level ∪ P,
+    /// σ_b(Σ_d digits\[d\] ⊙ key_b\[h\]\[d\] + (h = 0 ? P·x\[0\] : 0)), or P·x\[h\]
+    /// for the identity. P·x is zero modulo the special primes. `x` is over
+    /// `level`, `digits` and the sums over `level` ∪ P, all in evaluation form.
+    ///
+    /// # Errors
+    /// Those of [`check_sums`], and the accelerator's.
+    fn hoisted_sums(
+        &self,
+        level: Basis,
+        x: [&[Self::Limb]; 2],
+        digits: &[&[Self::Limb]],
+        steps: &[Step<'_, Self::Limb>],
+        factors: &Factors<'_, Self::Limb>,
+        sums: &mut [[&mut [Self::Limb]; 2]],
+    ) -> Result<(), Error> {
+        let chain = self.chain();
+        let basis = check_sums(chain, level, x, digits, steps, factors, sums)?;
+        sums.iter_mut().flatten().try_for_each(|sum| self.clear(sum))?;
+        let special = Basis::new(0, 0, basis.special());
+        let p: heapless::Vec<u64, MAX_LIMBS> =
+            chain.of(level).map(|m| chain.product_mod(special, m)).collect();
+        let limbs = || polynomial::allocate_limbs(self, basis.len());
+        let mut rotated: [Limbs<Self>; 2] = [limbs()?, limbs()?];
+        let mut switched: [Limbs<Self>; 2] = [limbs()?, limbs()?];
+        for (b, step) in steps.iter().enumerate() {
+            let [u0, u1] = &mut switched;
+            if let Some(key) = step.key {
+                self.inner_product(level, [&mut *u0, &mut *u1], digits, key)?;
+                self.multiply_scalar_add(level, &mut u0[..level.len()], x[0], &p)?;
+                for (r, u) in rotated.iter_mut().zip([&*u0, &*u1]) {
+                    self.automorphism(basis, r, u, step.galois)?;
+                }
+            } else {
+                for (r, x) in rotated.iter_mut().zip(x) {
+                    self.clear(r)?;
+                    self.multiply_scalar_add(level, &mut r[..level.len()], x, &p)?;
+                }
+            }
+            // The first half has been read: its limbs take the factors.
+            for (g, sum) in sums.iter_mut().enumerate() {
+                for (i, factor) in u0.iter_mut().enumerate() {
+                    let place = factors.locate(chain.degree(), i, g * steps.len() + b);
+                    let (limb, offset) =
+                        place.ok_or(Error::Shape { have: factors.limbs.len(), need: factors.count })?;
+                    self.repeat(factor, limb, offset, factors.repeat)?;
+                }
+                for (sum, r) in sum.iter_mut().zip(&rotated) {
+                    self.multiply_add(basis, sum, r, u0)?;
+                }
+            }
         }
         Ok(())
     }

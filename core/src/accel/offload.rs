@@ -8,8 +8,8 @@
 //!
 //! `limbs = verified + fallbacks + declined`.
 //!
-//! The coarse kernels are the trait's own, built on *these* transforms; `tensor` and `inner_product` hold no
-//! transform and go to the inner accelerator.
+//! The coarse kernels are the trait's own, built on *these* transforms; `tensor`, `inner_product` and
+//! `hoisted_sums` hold no transform and go to the inner accelerator.
 //!
 //! The engine is shared by try-lock: while one thread has it, the others transform by themselves.
 //!

@@ -1,6 +1,6 @@
 //! The reference accelerator: plain Rust, one thread, a caller's memory.
 
-use super::{Accelerator, Error, Trusted, check};
+use super::{Accelerator, Error, Trusted, check, check_repeat};
 use crate::memory::{LimbPool, PoolLimb};
 use crate::ring::{
     Basis, Converter, MAX_SOURCES, Modulus, ModulusChain, RingTables, Word, automorphism_index,
@@ -220,6 +220,21 @@ impl<'p, 'm, W: Word, const CAP: usize> Accelerator for Portable<'p, 'm, W, CAP>
                 *word = source[automorphism_index(j, galois, log_degree)];
             }
         })
+    }
+
+    fn repeat(
+        &self,
+        destination: &mut Self::Limb,
+        source: &Self::Limb,
+        offset: usize,
+        repeat: usize,
+    ) -> Result<(), Error> {
+        check_repeat(self.chain().degree(), offset, repeat)?;
+        let runs = destination.words_mut().chunks_exact_mut(repeat);
+        for (run, word) in runs.zip(&source.words()[offset..]) {
+            run.fill(*word);
+        }
+        Ok(())
     }
 
     fn convert(

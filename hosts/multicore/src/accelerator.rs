@@ -3,15 +3,13 @@
 
 mod fused;
 
-use fused::Scaled;
-
 use crate::kernels::{Automorphism, ConvertTable, KernelError, Kernels, NttTable, Prime};
 use crate::memory::{Limb, Pool};
 use rayon::prelude::*;
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::sync::{Arc, Mutex, PoisonError};
-use veilformer::accel::{Accelerator, Error, ErrorKind, KeyRow, Trusted, digits};
+use veilformer::accel::{Accelerator, Error, ErrorKind, KeyRow, MAX_DIGITS, Trusted, check_repeat};
 use veilformer::ring::{Basis, ModulusChain};
 
 /// Below this many words a kernel stays on the calling thread.
@@ -319,6 +317,20 @@ impl Accelerator for Multicore {
         })
     }
 
+    fn repeat(
+        &self,
+        destination: &mut Limb,
+        source: &Limb,
+        offset: usize,
+        repeat: usize,
+    ) -> Result<(), Error> {
+        check_repeat(self.pool.degree(), offset, repeat)?;
+        for (run, word) in destination.chunks_exact_mut(repeat).zip(&source[offset..]) {
+            run.fill(*word);
+        }
+        Ok(())
+    }
+
     fn convert(
         &self,
         from: Basis,
@@ -435,58 +447,14 @@ impl Accelerator for Multicore {
         key: [&[KeyRow<'_, Limb>]; 2],
         sums: [&mut [Limb]; 2],
     ) -> Result<(), Error> {
-        let [sum0, sum1] = sums;
-        let basis = level.with_special(sum0.len().saturating_sub(level.len()));
-        self.fits(level, x.len())?;
-        self.fits(basis, sum0.len())?;
-        check(sum0.len(), sum1.len())?;
-        let runs: Vec<Basis> = digits(level, digit_size).collect();
-        let last = x.last().ok_or(Error::Shape { have: 0, need: 1 })?;
-        check_rows(runs.len(), basis.len(), key)?;
-        let mut coefficients = self.limbs(x.len())?;
-        self.each(level, &mut coefficients, |i, words| {
-            words.copy_from_slice(&x[i]);
-            self.table(level, i).inverse(words);
-        })?;
-        let scaled: Vec<Scaled> = runs
-            .iter()
-            .map(|run| self.scale(*run, &coefficients[run.start()..run.start() + run.len()]))
-            .collect::<Result<_, _>>()?;
-        drop(coefficients);
-        let mut rows: Vec<_> = sum0.iter_mut().zip(sum1).collect();
-        let words = basis.len() * self.pool.degree();
-        let size = self.group(rows.len());
-        let mut groups: Vec<_> = rows.chunks_mut(size).collect();
-        self.spread(&mut groups, words, |g, group| {
-            let limbs = g * size..g * size + group.len();
-            let mut raised = Vec::with_capacity(runs.len());
-            for (run, scaled) in runs.iter().zip(&scaled) {
-                let others = limbs.clone().filter(|i| !contains(*run, *i));
-                let primes: Vec<usize> = others.map(|i| basis.prime_index(&self.chain, i)).collect();
-                raised.push(self.raise(scaled, &primes)?.into_iter());
-            }
-            for (i, (sum0, sum1)) in limbs.zip(group.iter_mut()) {
-                // A digit's own limbs are those of x; the others come in order.
-                let taken: Vec<Option<Limb>> = runs
-                    .iter()
-                    .zip(&mut raised)
-                    .map(|(run, raised)| if contains(*run, i) { None } else { raised.next() })
-                    .collect();
-                let own = x.get(i).unwrap_or(last);
-                let digits: Vec<&[u64]> =
-                    taken.iter().map(|limb| limb.as_ref().map_or(&own[..], |limb| limb)).collect();
-                let keys = key.map(|half| key_limbs(half, i));
-                let prime = self.prime(basis, i);
-                self.kernels.inner_product(prime, [sum0, sum1], &digits, [&keys[0], &keys[1]]);
-            }
-            Ok(())
-        })
+        self.switch(level, digit_size, x, key, sums)
     }
 }
 
 impl Trusted for Multicore {}
 
 fn check_rows(digits: usize, limbs: usize, key: [&[KeyRow<'_, Limb>]; 2]) -> Result<(), Error> {
+    check(digits.min(MAX_DIGITS), digits)?;
     for half in key {
         check(digits, half.len())?;
         half.iter().try_for_each(|row| check(limbs, row.ordinary.len() + row.special.len()))?;

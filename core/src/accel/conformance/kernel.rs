@@ -1,10 +1,10 @@
 //! One program per kernel of the seam.
 
-use super::super::{Accelerator, Error, KeyRow, Limbs, MAX_DIGITS, check, digits};
+use super::super::{Accelerator, Error, Factors, KeyRow, Limbs, MAX_DIGITS, Step, check, digits};
 use crate::ring::{Basis, MAX_SOURCES, Modulus, Word};
 
 /// What a program hands back.
-pub type Outputs<A> = heapless::Vec<<A as Accelerator>::Limb, 160>;
+pub type Outputs<A> = heapless::Vec<<A as Accelerator>::Limb, 192>;
 
 /// What the inputs look like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +42,7 @@ pub enum Kernel {
     MultiplyScalarAdd,
     AddScalarAssign,
     Automorphism,
+    Repeat,
     Convert,
     Tensor,
     ModUp,
@@ -49,11 +50,12 @@ pub enum Kernel {
     ModDown,
     ModDownAdd,
     KeySwitch,
+    HoistedSums,
 }
 
 impl Kernel {
     /// All of them.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 23] = [
         Self::WriteSigned,
         Self::Copy,
         Self::Clear,
@@ -68,6 +70,7 @@ impl Kernel {
         Self::MultiplyScalarAdd,
         Self::AddScalarAssign,
         Self::Automorphism,
+        Self::Repeat,
         Self::Convert,
         Self::Tensor,
         Self::ModUp,
@@ -75,6 +78,7 @@ impl Kernel {
         Self::ModDown,
         Self::ModDownAdd,
         Self::KeySwitch,
+        Self::HoistedSums,
     ];
 
     /// Whether the kernel is defined over a basis of this shape.
@@ -82,7 +86,9 @@ impl Kernel {
     pub fn applies(self, basis: Basis) -> bool {
         let from_zero = basis.start() == 0 && basis.ordinary() > 0;
         match self {
-            Self::ModUp | Self::InnerProduct | Self::KeySwitch => from_zero && basis.special() > 0,
+            Self::ModUp | Self::InnerProduct | Self::KeySwitch | Self::HoistedSums => {
+                from_zero && basis.special() > 0
+            }
             Self::ModDown | Self::ModDownAdd => from_zero && basis.len() > 1,
             Self::Convert => basis.len() > 1,
             _ => true,
@@ -142,15 +148,21 @@ impl<'b, A: Accelerator> Bench<'b, A> {
     pub fn polynomial(&mut self, basis: Basis, name: u64) -> Result<Limbs<A>, Error> {
         let mut limbs = Limbs::<A>::new();
         for m in self.accelerator.chain().of(basis) {
-            let q = m.value();
-            for (i, word) in self.row.iter_mut().enumerate() {
-                *word = A::Word::from_u64(residue(self.fill, draw(self.seed, name, q, i), q));
-            }
-            let mut limb = self.accelerator.allocate()?;
-            self.accelerator.write(&mut limb, self.row)?;
+            let limb = self.limb(m, name)?;
             limbs.push(limb).map_err(|_| Error::Shape { have: limbs.len(), need: basis.len() })?;
         }
         Ok(limbs)
+    }
+
+    /// The input `name` modulo one prime.
+    fn limb(&mut self, m: &Modulus, name: u64) -> Result<A::Limb, Error> {
+        let q = m.value();
+        for (i, word) in self.row.iter_mut().enumerate() {
+            *word = A::Word::from_u64(residue(self.fill, draw(self.seed, name, q, i), q));
+        }
+        let mut limb = self.accelerator.allocate()?;
+        self.accelerator.write(&mut limb, self.row)?;
+        Ok(limb)
     }
 
     fn scalars(&self, basis: Basis, name: u64) -> heapless::Vec<u64, { crate::ring::MAX_LIMBS }> {
@@ -221,6 +233,17 @@ impl<'b, A: Accelerator> Bench<'b, A> {
                 a.automorphism(basis, &mut y, &x, degree + 3)?;
                 x = y;
             }
+            Kernel::Repeat => {
+                let n = a.chain().degree();
+                for (offset, repeat) in [(0, 1), (n / 2 - 3, 2), (n - 8, n / 8)] {
+                    let mut y = self.polynomial(basis, 1)?;
+                    for (y, x) in y.iter_mut().zip(&x) {
+                        a.repeat(y, x, offset, repeat)?;
+                    }
+                    give(&mut outputs, y)?;
+                }
+                return Ok(outputs);
+            }
             Kernel::Convert => return self.convert(basis),
             Kernel::Tensor => {
                 let (x1, y0, y1) =
@@ -237,6 +260,7 @@ impl<'b, A: Accelerator> Bench<'b, A> {
             Kernel::ModUp => return self.mod_up(basis, x, digit_size),
             Kernel::ModDown => return self.mod_down(basis, false),
             Kernel::ModDownAdd => return self.mod_down(basis, true),
+            Kernel::HoistedSums => return self.hoisted_sums(basis, x, digit_size),
             Kernel::InnerProduct | Kernel::KeySwitch => {
                 return self.key_switch(kernel, basis, &x, digit_size);
             }
@@ -306,6 +330,20 @@ impl<'b, A: Accelerator> Bench<'b, A> {
         Ok(outputs)
     }
 
+    /// The inputs `name`, `name` + 1, … over `basis`.
+    fn polynomials(
+        &mut self,
+        basis: Basis,
+        name: u64,
+        count: usize,
+    ) -> Result<heapless::Vec<Limbs<A>, MAX_DIGITS>, Error> {
+        let mut all = heapless::Vec::new();
+        for d in 0..count as u64 {
+            check_room(all.push(self.polynomial(basis, name + d)?))?;
+        }
+        Ok(all)
+    }
+
     fn key_switch(
         &mut self,
         kernel: Kernel,
@@ -314,35 +352,73 @@ impl<'b, A: Accelerator> Bench<'b, A> {
         digit_size: usize,
     ) -> Result<Outputs<A>, Error> {
         let level = Basis::level(basis.ordinary() - 1);
-        let count = digits(level, digit_size).count() as u64;
-        let mut halves = [heapless::Vec::<Limbs<A>, MAX_DIGITS>::new(), heapless::Vec::new()];
-        for (half, name) in halves.iter_mut().zip([10, 40]) {
-            for d in 0..count {
-                check_room(half.push(self.polynomial(basis, name + d)?))?;
-            }
-        }
-        let rows = halves.each_ref().map(|half| {
-            let split = half.iter().map(|limbs| limbs.split_at(level.len()));
-            let rows = split.map(|(ordinary, special)| KeyRow { ordinary, special });
-            rows.collect::<heapless::Vec<_, MAX_DIGITS>>()
-        });
+        let count = digits(level, digit_size).count();
+        let halves = [self.polynomials(basis, 10, count)?, self.polynomials(basis, 40, count)?];
+        let rows = halves.each_ref().map(|half| rows(level, half));
         let (mut sum0, mut sum1) = (self.polynomial(basis, 2)?, self.polynomial(basis, 3)?);
         let (key, sums): ([&[_]; 2], [&mut [_]; 2]) = ([&rows[0], &rows[1]], [&mut sum0, &mut sum1]);
         if kernel == Kernel::KeySwitch {
             self.accelerator.key_switch(level, digit_size, &x[..level.len()], key, sums)?;
         } else {
-            let mut raised = heapless::Vec::<Limbs<A>, MAX_DIGITS>::new();
-            for d in 0..count {
-                check_room(raised.push(self.polynomial(basis, 70 + d)?))?;
-            }
-            let raised: heapless::Vec<&[A::Limb], MAX_DIGITS> = raised.iter().map(|r| r.as_slice()).collect();
-            self.accelerator.inner_product(level, sums, &raised, key)?;
+            let raised = self.polynomials(basis, 70, count)?;
+            self.accelerator.inner_product(level, sums, &slices(&raised), key)?;
         }
         let mut outputs = Outputs::<A>::new();
         give(&mut outputs, sum0)?;
         give(&mut outputs, sum1)?;
         Ok(outputs)
     }
+
+    /// Two sums of a switched step, the identity, and a step switched with the halves exchanged, by factors whose
+    /// words repeat 2^((seed + 3·primes) mod (log2 N − 2)) times.
+    fn hoisted_sums(&mut self, basis: Basis, x0: Limbs<A>, digit_size: usize) -> Result<Outputs<A>, Error> {
+        const SUMS: usize = 2;
+        let chain = self.accelerator.chain();
+        let level = Basis::level(basis.ordinary() - 1);
+        let count = digits(level, digit_size).count();
+        let halves = [self.polynomials(basis, 10, count)?, self.polynomials(basis, 40, count)?];
+        let raised = self.polynomials(basis, 70, count)?;
+        let [row0, row1] = halves.each_ref().map(|half| rows(level, half));
+        let steps = [
+            Step { galois: 5, key: Some([&row0, &row1]) },
+            Step { galois: 1, key: None },
+            Step { galois: 2 * chain.degree() - 1, key: Some([&row1, &row0]) },
+        ];
+        let exponent = (self.seed + 3 * basis.len() as u64) % u64::from(chain.log_degree() - 2);
+        let mut limbs = Outputs::<A>::new();
+        let factors = Factors { repeat: 1 << exponent, count: SUMS * steps.len(), limbs: &[] as &[A::Limb] };
+        for m in chain.of(basis) {
+            for j in 0..factors.limbs_per_prime() as u64 {
+                check_room(limbs.push(self.limb(m, 100 + j)?))?;
+            }
+        }
+        let factors = Factors { limbs: &limbs, ..factors };
+        let x1 = self.polynomial(level, 1)?;
+        let mut sums = self.polynomials(basis, 2, 2 * SUMS)?;
+        let mut pairs: heapless::Vec<[&mut [A::Limb]; 2], SUMS> = heapless::Vec::new();
+        for [sum0, sum1] in sums.as_chunks_mut::<2>().0 {
+            check_room(pairs.push([sum0, sum1]))?;
+        }
+        let x: [&[A::Limb]; 2] = [&x0[..level.len()], &x1];
+        self.accelerator.hoisted_sums(level, x, &slices(&raised), &steps, &factors, &mut pairs)?;
+        drop(pairs);
+        let mut outputs = Outputs::<A>::new();
+        sums.into_iter().try_for_each(|sum| give(&mut outputs, sum))?;
+        Ok(outputs)
+    }
+}
+
+/// One half of a key, its limbs over `level` and the special primes in use.
+fn rows<L, const N: usize>(
+    level: Basis,
+    half: &[heapless::Vec<L, N>],
+) -> heapless::Vec<KeyRow<'_, L>, MAX_DIGITS> {
+    let split = half.iter().map(|limbs| limbs.split_at(level.len()));
+    split.map(|(ordinary, special)| KeyRow { ordinary, special }).collect()
+}
+
+fn slices<L, const N: usize>(polynomials: &[heapless::Vec<L, N>]) -> heapless::Vec<&[L], MAX_DIGITS> {
+    polynomials.iter().map(|limbs| limbs.as_slice()).collect()
 }
 
 fn give<L, const N: usize, const M: usize>(

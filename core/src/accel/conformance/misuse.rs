@@ -1,6 +1,6 @@
 //! What an accelerator must refuse, with an error of the right kind and no panic.
 
-use super::super::{Accelerator, Error, ErrorKind, KeyRow};
+use super::super::{Accelerator, Error, ErrorKind, Factors, KeyRow, Step};
 use super::{Bench, Failure, Fill};
 use crate::ring::{Basis, MAX_LIMBS, MAX_SOURCES};
 
@@ -35,6 +35,10 @@ pub enum Misuse {
     ModDown(u8),
     /// `key_switch` with too few digits in the key, or limbs that do not match.
     KeySwitch(u8),
+    /// `repeat` of a number that is no power of two or too large, or of words beyond the limb.
+    Repeat(u8),
+    /// `hoisted_sums` with limbs, steps, keys or factors that do not match.
+    HoistedSums(u8),
     /// One limb more than there are.
     Allocate,
 }
@@ -64,6 +68,7 @@ pub(super) fn run<A: Accelerator>(
     fine(accelerator, row, &mut refusals)?;
     if accelerator.chain().ordinary() > 1 && accelerator.chain().special() > 0 {
         coarse(accelerator, row, &mut refusals)?;
+        transform(accelerator, row, &mut refusals)?;
     }
     exhaustion(accelerator, &mut refusals)?;
     Ok(refusals.0)
@@ -86,7 +91,12 @@ fn host_slices<A: Accelerator>(
     refusals: &mut Refusals,
 ) -> Result<(), Failure> {
     let (n, basis) = (a.chain().degree(), Basis::level(0));
-    let mut x = inputs(a, row, basis)?;
+    let (mut x, y) = (inputs(a, row, basis)?, inputs(a, row, basis)?);
+    for (i, (offset, repeat)) in
+        [(0, 0), (0, 3), (0, n / 4), (1, 1), (n - 7, n / 8), (usize::MAX, 2)].into_iter().enumerate()
+    {
+        refusals.of(Misuse::Repeat(i as u8), a.repeat(&mut x[0], &y[0], offset, repeat))?;
+    }
     refusals.of(Misuse::WriteLength, a.write(&mut x[0], &row[1..]))?;
     refusals.of(Misuse::ReadLength, a.read(&x[0], &mut row[1..]))?;
     signed.fill(0);
@@ -203,6 +213,46 @@ fn coarse<A: Accelerator>(a: &A, row: &mut [A::Word], refusals: &mut Refusals) -
     refuse(2, a.key_switch(level, 1, &x[..count], [&[], &[]], sums))?;
     let sums = [&mut sum0[..count - 1], &mut sum1[..count - 1]];
     refuse(3, a.key_switch(level, 1, &x[..count], [&[whole()], &[whole()]], sums))
+}
+
+/// One sum of one step, one argument wrong at a time.
+fn transform<A: Accelerator>(a: &A, row: &mut [A::Word], refusals: &mut Refusals) -> Result<(), Failure> {
+    let chain = a.chain();
+    let level = Basis::level(chain.ordinary() - 1);
+    let full = level.with_special(chain.special());
+    let (count, all) = (level.len(), full.len());
+    let x = inputs(a, row, full)?;
+    let (mut sum0, mut sum1) = (inputs(a, row, full)?, inputs(a, row, full)?);
+    let whole = [KeyRow { ordinary: &x[..count], special: &x[count..] }];
+    let short = [KeyRow { ordinary: &x[..count], special: &x[count..all - 1] }];
+    let moved = [KeyRow { ordinary: &x[..count - 1], special: &x[count - 1..] }];
+    let step = |galois, key| [Step { galois, key }];
+    let one = Factors { repeat: 1, count: 1, limbs: &x[..] };
+    let none: [Step<'_, A::Limb>; 0] = [];
+    let (input, digits): ([&[_]; 2], [&[_]; 1]) = ([&x[..count]; 2], [&x]);
+    let mut call = |i, x, digits: &[&[_]], steps: &[Step<'_, _>], factors: &Factors<'_, _>, limbs| {
+        let mut sums = [[&mut sum0[..limbs], &mut sum1[..]]];
+        let found = a.hoisted_sums(level, x, digits, steps, factors, &mut sums);
+        refusals.of(Misuse::HoistedSums(i), found)
+    };
+    let good = || step(5, Some([&whole[..], &whole]));
+    call(0, input, &digits, &good(), &one, all - 1)?;
+    call(1, [&x[..count], &x[..count - 1]], &digits, &good(), &one, all)?;
+    call(2, input, &[&x[..count]], &good(), &one, all)?;
+    call(3, input, &[], &good(), &one, all)?;
+    call(4, input, &digits, &none, &one, all)?;
+    call(5, input, &digits, &step(5, Some([&whole[..], &short])), &one, all)?;
+    call(6, input, &digits, &step(5, Some([&moved[..], &whole])), &one, all)?;
+    call(7, input, &digits, &step(5, Some([&whole[..], &[]])), &one, all)?;
+    for (i, galois) in (8..).zip([0, 4, 2 * chain.degree() + 1]) {
+        call(i, input, &digits, &step(galois, Some([&whole[..], &whole])), &one, all)?;
+    }
+    call(11, input, &digits, &step(5, None), &one, all)?;
+    for (i, repeat) in (12..).zip([0, 3, chain.degree() / 4]) {
+        call(i, input, &digits, &good(), &Factors { repeat, ..one }, all)?;
+    }
+    call(15, input, &digits, &good(), &Factors { count: 2, ..one }, all)?;
+    call(16, input, &digits, &good(), &Factors { limbs: &x[1..], ..one }, all)
 }
 
 /// Takes every limb through polynomials of the chain's size until there is none, and gives them back.

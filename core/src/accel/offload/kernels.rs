@@ -5,7 +5,7 @@
 //! back here.
 
 use super::super::engine::{Direction, NttEngine};
-use super::super::{Accelerator, Error, KeyRow};
+use super::super::{Accelerator, Error, Factors, KeyRow, Step};
 use super::Offload;
 use crate::ring::{Basis, ModulusChain};
 
@@ -119,6 +119,16 @@ impl<E: NttEngine + Send, A: Accelerator> Accelerator for Offload<'_, E, A> {
         self.inner.automorphism(basis, destination, source, galois)
     }
 
+    fn repeat(
+        &self,
+        destination: &mut A::Limb,
+        source: &A::Limb,
+        offset: usize,
+        repeat: usize,
+    ) -> Result<(), Error> {
+        self.inner.repeat(destination, source, offset, repeat)
+    }
+
     fn convert(
         &self,
         from: Basis,
@@ -147,5 +157,16 @@ impl<E: NttEngine + Send, A: Accelerator> Accelerator for Offload<'_, E, A> {
         key: [&[KeyRow<'_, A::Limb>]; 2],
     ) -> Result<(), Error> {
         self.inner.inner_product(level, sums, digits, key)
+    }
+    fn hoisted_sums(
+        &self,
+        level: Basis,
+        x: [&[A::Limb]; 2],
+        digits: &[&[A::Limb]],
+        steps: &[Step<'_, A::Limb>],
+        factors: &Factors<'_, A::Limb>,
+        sums: &mut [[&mut [A::Limb]; 2]],
+    ) -> Result<(), Error> {
+        self.inner.hoisted_sums(level, x, digits, steps, factors, sums)
     }
 }

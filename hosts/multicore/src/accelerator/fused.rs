@@ -1,11 +1,11 @@
 //! Basis conversion and division on this machine: the parts that key switches
 //! and rescalings are fused from.
 
-use super::{Multicore, check};
+use super::{Multicore, check, check_rows, contains, key_limbs};
 use crate::kernels::{ConvertTable, Prime};
 use crate::memory::Limb;
 use std::sync::Arc;
-use veilformer::accel::{Accelerator, Error};
+use veilformer::accel::{Accelerator, Error, KeyRow, digits};
 use veilformer::ring::Basis;
 
 /// Words of one limb to a task when work is split by columns.
@@ -128,6 +128,62 @@ impl Multicore {
                         self.kernels.multiply_scalar_add(prime, limb, addend, factor);
                     }
                 }
+            }
+            Ok(())
+        })
+    }
+    /// A key switch up to the division by P: each limb is raised and summed while it is in the cache.
+    pub(super) fn switch(
+        &self,
+        level: Basis,
+        digit_size: usize,
+        x: &[Limb],
+        key: [&[KeyRow<'_, Limb>]; 2],
+        sums: [&mut [Limb]; 2],
+    ) -> Result<(), Error> {
+        let [sum0, sum1] = sums;
+        let basis = level.with_special(sum0.len().saturating_sub(level.len()));
+        self.fits(level, x.len())?;
+        self.fits(basis, sum0.len())?;
+        check(sum0.len(), sum1.len())?;
+        let runs: Vec<Basis> = digits(level, digit_size).collect();
+        let last = x.last().ok_or(Error::Shape { have: 0, need: 1 })?;
+        check_rows(runs.len(), basis.len(), key)?;
+        let mut coefficients = self.limbs(x.len())?;
+        self.each(level, &mut coefficients, |i, words| {
+            words.copy_from_slice(&x[i]);
+            self.table(level, i).inverse(words);
+        })?;
+        let scaled: Vec<Scaled> = runs
+            .iter()
+            .map(|run| self.scale(*run, &coefficients[run.start()..run.start() + run.len()]))
+            .collect::<Result<_, _>>()?;
+        drop(coefficients);
+        let mut rows: Vec<_> = sum0.iter_mut().zip(sum1).collect();
+        let words = basis.len() * self.pool.degree();
+        let size = self.group(rows.len());
+        let mut groups: Vec<_> = rows.chunks_mut(size).collect();
+        self.spread(&mut groups, words, |g, group| {
+            let limbs = g * size..g * size + group.len();
+            let mut raised = Vec::with_capacity(runs.len());
+            for (run, scaled) in runs.iter().zip(&scaled) {
+                let others = limbs.clone().filter(|i| !contains(*run, *i));
+                let primes: Vec<usize> = others.map(|i| basis.prime_index(&self.chain, i)).collect();
+                raised.push(self.raise(scaled, &primes)?.into_iter());
+            }
+            for (i, (sum0, sum1)) in limbs.zip(group.iter_mut()) {
+                // A digit's own limbs are those of x; the others come in order.
+                let taken: Vec<Option<Limb>> = runs
+                    .iter()
+                    .zip(&mut raised)
+                    .map(|(run, raised)| if contains(*run, i) { None } else { raised.next() })
+                    .collect();
+                let own = x.get(i).unwrap_or(last);
+                let digits: Vec<&[u64]> =
+                    taken.iter().map(|limb| limb.as_ref().map_or(&own[..], |limb| limb)).collect();
+                let keys = key.map(|half| key_limbs(half, i));
+                let prime = self.prime(basis, i);
+                self.kernels.inner_product(prime, [sum0, sum1], &digits, [&keys[0], &keys[1]]);
             }
             Ok(())
         })
