@@ -219,7 +219,7 @@ fn sizes_are_exact_for_every_kind() {
             let need = match kind {
                 Kind::Parameters => PARAMETERS_LEN,
                 Kind::PublicKey => public_key_len(parameters),
-                Kind::SwitchingKey => switching_key_len(parameters, 0),
+                Kind::SwitchingKey => switching_key_len(parameters, KeyRequest { id: KeyId::Relinearization, level: 0 }),
                 Kind::Ciphertext => ciphertext_len(parameters, 0),
                 Kind::SeededCiphertext => seeded_ciphertext_len(parameters, 0),
                 Kind::Bundle => BUNDLE_LEN,
@@ -372,7 +372,7 @@ fn each_cause_has_its_own_error_in_one_order() {
     // What comes first in the order wins over everything that is wrong later.
     let wrong = [
         (0, vec![0x7f]),                       // magic
-        (8, vec![2, 0]),                       // version
+        (8, vec![3, 0]),                       // version
         (10, vec![1, 0x80]),                   // kind: secret key
         (10, vec![2, 0x80]),                   // kind: a secret not known yet
         (10, vec![99, 0]),                     // kind: not known
@@ -390,7 +390,7 @@ fn each_cause_has_its_own_error_in_one_order() {
     let max = toy.max_level() as u64;
     let errors = [
         Error::NotOurs,
-        Error::Version { have: 2, supported: VERSION },
+        Error::Version { have: 3, supported: VERSION },
         Error::SecretNotAllowed,
         Error::SecretNotAllowed,
         Error::Kind { have: 99, expected: None },

@@ -108,6 +108,16 @@ pub enum ParameterField {
     SpecialBits,
     /// Ordinary primes to a digit.
     DigitSize,
+    /// Bits of the primes that bootstrapping consumes.
+    WorkingBits,
+    /// Levels of CoeffToSlot.
+    CoeffToSlot,
+    /// Levels of SlotToCoeff.
+    SlotToCoeff,
+    /// log2 of q_0 over the message's scale when it is raised.
+    RatioBits,
+    /// Weight of the ephemeral secret.
+    EphemeralWeight,
     /// Bits of security of a released decryption.
     ReleaseBits,
 }

@@ -1,8 +1,7 @@
 //! Public evaluation keys, and the lists that say which are needed.
 
-use super::{Error, Parameters};
+use super::{Error, KeyShape, Parameters};
 use crate::accel::{Accelerator, Evaluations, KeyRow, MAX_DIGITS, Polynomial};
-use crate::ring::Basis;
 
 /// Most keys in one list of requests.
 pub const MAX_KEYS: usize = 256;
@@ -15,6 +14,11 @@ pub enum KeyId {
     Relinearization,
     /// For the automorphism X → X^g, g odd.
     Galois(u32),
+    /// From the secret to the ephemeral sparse one, before a ciphertext is
+    /// raised. Exists at level 0 only: a sparse secret is safe only there.
+    DenseToSparse,
+    /// From the ephemeral sparse secret back, after a ciphertext was raised.
+    SparseToDense,
 }
 
 impl KeyId {
@@ -130,12 +134,12 @@ impl<A: Accelerator> SwitchingKey<A> {
         level: usize,
         digits: heapless::Vec<[Polynomial<A, Evaluations>; 2], MAX_DIGITS>,
     ) -> Result<Self, Error> {
-        let (need, basis) = (parameters.digits(level), parameters.key_basis(level));
+        let KeyShape { digit_size, digits: need, basis } = parameters.key_shape(id, level);
         let fitting = digits.iter().filter(|pair| pair.iter().all(|p| p.basis() == basis)).count();
         if fitting != need || digits.len() != need {
             return Err(Error::Length { have: fitting, need });
         }
-        Ok(Self { id, level, digit_size: parameters.digit_size(), digits })
+        Ok(Self { id, level, digit_size, digits })
     }
 
     /// Which key.
@@ -146,6 +150,16 @@ impl<A: Accelerator> SwitchingKey<A> {
     /// The highest level it works at.
     pub fn level(&self) -> usize {
         self.level
+    }
+
+    /// Ordinary primes to a digit.
+    pub(crate) fn digit_size(&self) -> usize {
+        self.digit_size
+    }
+
+    /// Special primes.
+    pub(crate) fn special(&self) -> usize {
+        self.digits.first().map_or(0, |[b, _]| b.basis().special())
     }
 
     /// The digits, (b, a) each.
@@ -167,14 +181,10 @@ impl<A: Accelerator> SwitchingKey<A> {
         })
     }
 
-    /// Limbs that a key at `level` takes in memory.
+    /// Limbs that a relinearisation or Galois key at `level` takes in memory;
+    /// the others take less.
     pub fn limbs_needed(parameters: &Parameters, level: usize) -> usize {
         2 * parameters.digits(level) * parameters.key_basis(level).len()
-    }
-
-    /// The basis of a key at its level.
-    pub fn basis(&self, parameters: &Parameters) -> Basis {
-        parameters.key_basis(self.level)
     }
 }
 

@@ -1,7 +1,7 @@
 //! Objects whose uniform half is a public seed: half the memory, half the
 //! disk, half the message. Expansion needs no secret.
 
-use super::{Ciphertext, Error, KeyId, Parameters, SwitchingKey};
+use super::{Ciphertext, Error, KeyId, KeyShape, Parameters, SwitchingKey};
 use crate::accel::{Accelerator, Evaluations, MAX_DIGITS, Polynomial};
 use crate::ring::{Basis, MAX_LIMBS, PublicSeed, Purpose, StreamId, sampling};
 
@@ -20,11 +20,25 @@ pub(crate) fn digit_of(id: KeyId, digit: usize) -> UniformId {
     UniformId { object: object_of(id), part: digit as u8 }
 }
 
-/// The number of a key in stream ids; Galois elements are odd.
+/// The number of a key in stream ids and files; Galois elements are odd, and 2
+/// is the public key's.
 pub(crate) const fn object_of(id: KeyId) -> u32 {
     match id {
         KeyId::Relinearization => 0,
         KeyId::Galois(g) => g,
+        KeyId::DenseToSparse => 4,
+        KeyId::SparseToDense => 6,
+    }
+}
+
+/// The key with this number.
+pub(crate) const fn key_of(object: u32) -> Option<KeyId> {
+    match object {
+        0 => Some(KeyId::Relinearization),
+        4 => Some(KeyId::DenseToSparse),
+        6 => Some(KeyId::SparseToDense),
+        g if g % 2 == 1 => Some(KeyId::Galois(g)),
+        _ => None,
     }
 }
 
@@ -137,7 +151,7 @@ impl<A: Accelerator> SeededSwitchingKey<A> {
         seed: PublicSeed,
         digits: heapless::Vec<Polynomial<A, Evaluations>, MAX_DIGITS>,
     ) -> Result<Self, Error> {
-        let (need, basis) = (parameters.digits(level), parameters.key_basis(level));
+        let KeyShape { digits: need, basis, .. } = parameters.key_shape(id, level);
         let fitting = digits.iter().filter(|b| b.basis() == basis).count();
         if fitting != need || digits.len() != need {
             return Err(Error::Length { have: fitting, need });

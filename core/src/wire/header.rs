@@ -3,6 +3,7 @@
 use super::error::{Field, Part};
 use super::{Error, MAGIC, VERSION};
 use crate::ckks::client::KeyTag;
+use crate::ckks::seeded::key_of;
 use crate::ckks::{KeyId, Parameters};
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -78,7 +79,8 @@ pub struct Header {
     pub key: KeyTag,
     /// Level of a ciphertext or key, else 0.
     pub level: u16,
-    /// The automorphism of a Galois key, else 0.
+    /// Which switching key: the automorphism of a Galois key, which is odd, 4
+    /// and 6 to and from the ephemeral secret, else 0.
     pub galois: u32,
     /// Bytes between header and trailer.
     pub payload: u64,
@@ -98,11 +100,7 @@ impl Header {
 
     /// Which key, if it is a switching key: what an index of a file of keys needs.
     pub fn key_id(&self) -> Option<KeyId> {
-        match (self.kind, self.galois) {
-            (Kind::SwitchingKey, 0) => Some(KeyId::Relinearization),
-            (Kind::SwitchingKey, g) => Some(KeyId::Galois(g)),
-            _ => None,
-        }
+        if self.kind == Kind::SwitchingKey { key_of(self.galois) } else { None }
     }
 
     /// The bytes, checksum included.

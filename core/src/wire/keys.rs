@@ -9,7 +9,8 @@ use super::header::{Header, Kind};
 use super::{Error, Sink, Source, object_len};
 use crate::accel::{Accelerator, MAX_DIGITS, Trusted};
 use crate::ckks::client::{KeyTag, PublicKey, SecretKey};
-use crate::ckks::{self, KeyId, KeyRequest, ParameterField, Parameters, SeededSwitchingKey};
+use crate::ckks::seeded::object_of;
+use crate::ckks::{self, KeyId, KeyRequest, KeyShape, ParameterField, Parameters, SeededSwitchingKey};
 use crate::ring::{Basis, MAX_LIMBS};
 
 /// Bytes of a public encryption key.
@@ -17,17 +18,19 @@ pub fn public_key_len(parameters: &Parameters) -> u64 {
     object_len(public_payload(parameters))
 }
 
-/// Bytes of a relinearisation or Galois key trimmed to `level`, which is taken as at most L.
-pub fn switching_key_len(parameters: &Parameters, level: usize) -> u64 {
-    object_len(switching_payload(parameters, level.min(parameters.max_level())))
+/// Bytes of a switching key, its level taken as at most that of all ordinary primes.
+pub fn switching_key_len(parameters: &Parameters, request: KeyRequest) -> u64 {
+    let level = request.level.min(parameters.top_level());
+    object_len(switching_payload(parameters, KeyRequest { level, ..request }))
 }
 
 fn public_payload(parameters: &Parameters) -> u64 {
     polynomial_len(parameters, Basis::level(parameters.max_level())) + SEED_LEN
 }
 
-fn switching_payload(parameters: &Parameters, level: usize) -> u64 {
-    parameters.digits(level) as u64 * polynomial_len(parameters, parameters.key_basis(level)) + SEED_LEN
+fn switching_payload(parameters: &Parameters, request: KeyRequest) -> u64 {
+    let KeyShape { digits, basis, .. } = parameters.key_shape(request.id, request.level);
+    digits as u64 * polynomial_len(parameters, basis) + SEED_LEN
 }
 
 impl<A: Accelerator> Codec<'_, A> {
@@ -78,9 +81,9 @@ impl<A: Accelerator> Codec<'_, A> {
     ) -> Result<(), Error> {
         let request = KeyRequest { id: switching.id(), level: switching.level() };
         let header = self.switching_header(key, request)?;
-        let (basis, digits) = (self.parameters.key_basis(request.level), switching.digits());
-        let fits = digits.len() == self.parameters.digits(request.level);
-        if !fits || digits.iter().any(|b| b.basis() != basis) {
+        let shape = self.parameters.key_shape(request.id, request.level);
+        let digits = switching.digits();
+        if digits.len() != shape.digits || digits.iter().any(|b| b.basis() != shape.basis) {
             return Err(ckks::Error::OtherChain.into());
         }
         let mut writer = ObjectWriter::new(sink, &header)?;
@@ -138,10 +141,12 @@ impl<A: Accelerator> Codec<'_, A> {
     ) -> Result<SeededSwitchingKey<A>, Error> {
         let header = reader.expect(Kind::SwitchingKey, &self.expected(key))?;
         let (level, parameters) = (header.level as usize, self.parameters);
-        let id = header.key_id().unwrap_or(KeyId::Relinearization);
-        self.check_switching(KeyRequest { id, level })?;
-        let mut object = reader.payload(switching_payload(parameters, level))?;
-        let (basis, count) = (parameters.key_basis(level), parameters.digits(level));
+        let misfit = Error::Field { field: Field::Galois, have: header.galois as u64, max: 0 };
+        let id = header.key_id().ok_or(misfit)?;
+        let request = KeyRequest { id, level };
+        self.check_switching(request)?;
+        let mut object = reader.payload(switching_payload(parameters, request))?;
+        let KeyShape { digits: count, basis, .. } = parameters.key_shape(id, level);
         self.has_limbs(count * basis.len())?;
         let mut digits = heapless::Vec::new();
         for _ in 0..count {
@@ -155,26 +160,30 @@ impl<A: Accelerator> Codec<'_, A> {
 
     fn switching_header(&self, key: KeyTag, request: KeyRequest) -> Result<Header, Error> {
         let galois = self.check_switching(request)?;
-        let payload = switching_payload(self.parameters, request.level);
+        let payload = switching_payload(self.parameters, request);
         let header = Header::new(Kind::SwitchingKey, self.parameters, key, payload);
         Ok(Header { level: request.level as u16, galois, ..header })
     }
 
-    /// The automorphism of the key as the header has it, 0 for relinearisation.
+    /// The number of the key as the header has it.
     fn check_switching(&self, request: KeyRequest) -> Result<u32, Error> {
         if self.parameters.chain().special() == 0 {
             let field = ParameterField::SpecialPrimes;
             return Err(ckks::Error::Parameter { field, given: 0, min: 1, max: MAX_LIMBS as u32 }.into());
         }
-        let max = self.parameters.max_level();
+        let bootstrapped = self.parameters.bootstrap().is_some();
+        let max = if request.id == KeyId::DenseToSparse { 0 } else { self.parameters.top_level() };
         if request.level > max {
             return Err(Error::Field { field: Field::Level, have: request.level as u64, max: max as u64 });
         }
         let max = 2 * self.parameters.degree() as u32 - 1;
-        match request.id {
-            KeyId::Relinearization => Ok(0),
-            KeyId::Galois(g) if g % 2 == 1 && g > 1 && g <= max => Ok(g),
-            KeyId::Galois(g) => Err(Error::Field { field: Field::Galois, have: g as u64, max: max as u64 }),
-        }
+        let object = object_of(request.id);
+        let exists = match request.id {
+            KeyId::Relinearization => true,
+            KeyId::Galois(g) => g % 2 == 1 && g > 1 && g <= max,
+            KeyId::DenseToSparse | KeyId::SparseToDense => bootstrapped,
+        };
+        let misfit = Error::Field { field: Field::Galois, have: object as u64, max: max as u64 };
+        if exists { Ok(object) } else { Err(misfit) }
     }
 }

@@ -55,7 +55,7 @@ pub use stream::{Fault, Sink, Source};
 pub const MAGIC: [u8; 8] = *b"\x8bVEIL\r\n\x1a";
 
 /// The format version written and read.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
 
 /// Bytes after every payload.
 pub const TRAILER_LEN: u64 = 8;

@@ -3,17 +3,18 @@
 //! The primes are not stored. Whoever reads derives them again, and the
 //! fingerprint over every prime shows whether they are the writer's.
 //!
-//! Payload: seven fields of the literal, the distribution of the secret and
-//! the promise, 32 bits each; the fingerprint, 32 bytes.
+//! Payload: seven fields of the literal, the distribution of the secret, the
+//! promise, and five fields of bootstrapping (all zero for none), 32 bits each;
+//! the fingerprint, 32 bytes.
 
 use super::error::Field;
 use super::frame::{ObjectWriter, Reader};
 use super::header::{Header, Kind, first};
 use super::{Error, Sink, Source};
 use crate::ckks::client::KeyTag;
-use crate::ckks::{Parameters, ParametersLiteral, SecretDistribution, Security};
+use crate::ckks::{BootstrapLiteral, Parameters, ParametersLiteral, SecretDistribution, Security};
 
-const FIELDS: usize = 9;
+const FIELDS: usize = 9 + BootstrapLiteral::FIELDS;
 const NO_KEY: KeyTag = KeyTag([0; 16]);
 pub(super) const PAYLOAD: u64 = 4 * FIELDS as u64 + 32;
 
@@ -24,7 +25,7 @@ pub(super) const PAYLOAD: u64 = 4 * FIELDS as u64 + 32;
 pub fn write_parameters<S: Sink>(sink: &mut S, parameters: &Parameters) -> Result<(), Error> {
     let mut writer = ObjectWriter::new(sink, &Header::new(Kind::Parameters, parameters, NO_KEY, PAYLOAD))?;
     let literal = parameters.literal();
-    for field in [
+    let fields = [
         literal.log_degree,
         literal.base_bits,
         literal.scale_bits,
@@ -40,7 +41,9 @@ pub fn write_parameters<S: Sink>(sink: &mut S, parameters: &Parameters) -> Resul
             #[cfg(feature = "insecure-toy")]
             Security::InsecureToy => 0,
         },
-    ] {
+    ];
+    let bootstrap = literal.bootstrap.map_or([0; BootstrapLiteral::FIELDS], |b| b.fields());
+    for field in fields.into_iter().chain(bootstrap) {
         writer.bytes(&field.to_le_bytes())?;
     }
     writer.bytes(parameters.fingerprint())?;
@@ -94,6 +97,7 @@ pub fn read_parameters<S: Source>(reader: &mut Reader<S>, allow_insecure: bool) 
         digit_size,
         secret,
         security,
+        bootstrap @ ..,
     ] = fields;
     let outside = |have: u32, max: u64| Error::Field { field: Field::Parameters, have: have as u64, max };
     let literal = ParametersLiteral {
@@ -104,6 +108,8 @@ pub fn read_parameters<S: Source>(reader: &mut Reader<S>, allow_insecure: bool) 
         special_primes,
         special_bits,
         digit_size,
+        bootstrap: (bootstrap != [0; BootstrapLiteral::FIELDS])
+            .then(|| BootstrapLiteral::from_fields(bootstrap)),
         secret: match secret {
             0 => SecretDistribution::UniformTernary,
             _ => return Err(outside(secret, 0)),

@@ -5,7 +5,7 @@ use crate::files::Message;
 use chacha20::ChaCha20Rng;
 use chacha20::rand_core::SeedableRng;
 use veilformer::ckks::client::{KeyTag, PublicKey, ReleaseBudget, SecretKey};
-use veilformer::ckks::encoding::{Encoder, plaintext, words_to_read};
+use veilformer::ckks::encoding::{Complex, Encoder, plaintext, words_to_read};
 use veilformer::ckks::{Ciphertext, KeyId, KeyRequest, Parameters, Plaintext, SwitchingKey};
 use veilformer::memory::Arena;
 use veilformer::ring::{Basis, SecretSeed};
@@ -141,6 +141,32 @@ impl<'a> Client<'a> {
         let mut rng = system_rng()?;
         let coefficients = &self.slots.coefficients;
         Ok(key.encrypt_coefficients(self.accelerator, level, coefficients, &mut rng, &mut self.signed)?)
+    }
+
+    /// Encrypts complex slots at a level.
+    pub(crate) fn encrypt_complex(
+        &mut self,
+        key: &PublicKey<Multicore>,
+        values: &[Complex],
+        level: usize,
+    ) -> Result<Ciphertext<Multicore>, Failure> {
+        let Slots { encoder, work, coefficients, .. } = &mut self.slots;
+        encoder.encode(values, self.parameters.scale(level), work, coefficients)?;
+        let mut rng = system_rng()?;
+        Ok(key.encrypt_coefficients(self.accelerator, level, coefficients, &mut rng, &mut self.signed)?)
+    }
+
+    /// The complex slots behind a ciphertext, for the client's own eyes.
+    pub(crate) fn decrypt_complex(
+        &mut self,
+        key: &SecretKey<'_, Multicore>,
+        ciphertext: &Ciphertext<Multicore>,
+    ) -> Result<Vec<Complex>, Failure> {
+        let Slots { encoder, work, words, .. } = &mut self.slots;
+        key.decrypt_coefficients(ciphertext, words, work)?;
+        let mut values = vec![Complex::default(); self.parameters.slots()];
+        encoder.decode(work, self.parameters.scale(ciphertext.level()), &mut values)?;
+        Ok(values)
     }
 
     /// A plaintext at a level, in evaluation form.

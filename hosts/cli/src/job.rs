@@ -51,7 +51,7 @@ impl Job {
         let key_limbs = plan.keys.iter().map(|k| limbs(k.level)).sum();
         let key_bytes = wire::BUNDLE_LEN
             + wire::PARAMETERS_LEN
-            + plan.keys.iter().map(|k| wire::switching_key_len(parameters, k.level)).sum::<u64>();
+            + plan.keys.iter().map(|k| wire::switching_key_len(parameters, *k)).sum::<u64>();
         Ok(Self {
             layout,
             input_level,

@@ -4,6 +4,7 @@
 mod args;
 mod backend;
 mod bench;
+mod bootstrap;
 mod client;
 mod commands;
 mod exit;

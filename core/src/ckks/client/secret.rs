@@ -46,7 +46,7 @@ impl<'a, A: Trusted> SecretKey<'a, A> {
         root.stream(StreamId::new(Purpose::Tag)).bytes(&mut tag.0);
         let mut signed = Scratch::new(signed, parameters.degree())?;
         sampling::ternary(&mut root.stream(StreamId::new(Purpose::Secret)), signed.get());
-        let basis = parameters.key_basis(parameters.max_level());
+        let basis = parameters.key_basis(parameters.top_level());
         let secret = Guarded::from_signed(accelerator, basis, signed.get())?;
         Ok(Self { accelerator, parameters, secret, root, seed, tag })
     }
@@ -184,7 +184,7 @@ impl<'a, A: Trusted> SecretKey<'a, A> {
     }
 
     pub(super) fn check_level(&self, level: usize) -> Result<(), Error> {
-        let need = self.parameters.max_level();
+        let need = self.parameters.top_level();
         if level <= need { Ok(()) } else { Err(Error::Level { have: level, need }) }
     }
 

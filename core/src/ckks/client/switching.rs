@@ -4,11 +4,11 @@ use super::guard::{Guarded, Scratch};
 use super::secret::SecretKey;
 use crate::accel::{Evaluations, Polynomial, Trusted, digits};
 use crate::ckks::seeded::{digit_of, expand, object_of};
-use crate::ckks::{Error, KeyId, ParameterField, SeededSwitchingKey, SwitchingKey};
+use crate::ckks::{Error, KeyId, KeyShape, ParameterField, SeededSwitchingKey, SwitchingKey};
 use crate::ring::{Basis, MAX_LIMBS, PublicSeed, Purpose, StreamId, sampling};
 
 impl<A: Trusted> SecretKey<'_, A> {
-    /// Limbs that making a key at `level` takes on top of the key itself; a
+    /// Limbs that making a relinearisation or Galois key at `level` takes on top of the key itself; a
     /// seeded key takes those of one a half, Q_level ∪ P, besides.
     pub fn switching_scratch_limbs(&self, level: usize) -> usize {
         self.parameters.key_basis(level).len() + level + 1
@@ -19,8 +19,9 @@ impl<A: Trusted> SecretKey<'_, A> {
     ///
     /// # Errors
     /// [`Error::Level`], [`Error::Length`]; [`Error::MissingKey`] for an even
-    /// or too large Galois element; [`Error::Parameter`] without special
-    /// primes; out of limbs.
+    /// or too large Galois element, for a key of bootstrapping without it, and
+    /// for [`KeyId::DenseToSparse`] above level 0; [`Error::Parameter`]
+    /// without special primes; out of limbs.
     pub fn switching_key(
         &self,
         id: KeyId,
@@ -66,18 +67,19 @@ impl<A: Trusted> SecretKey<'_, A> {
         words: &mut [A::Word],
         mut take: impl FnMut(usize, [Polynomial<A, Evaluations>; 2]) -> Result<(), Error>,
     ) -> Result<PublicSeed, Error> {
-        self.check_level(level)?;
+        self.check_key(id, level)?;
         let (accelerator, chain) = (self.accelerator, self.parameters.chain());
         if chain.special() == 0 {
             let field = ParameterField::SpecialPrimes;
             return Err(Error::Parameter { field, given: 0, min: 1, max: MAX_LIMBS as u32 });
         }
+        let KeyShape { digit_size, basis, .. } = self.parameters.key_shape(id, level);
         let mut signed = Scratch::new(signed, self.parameters.degree())?;
-        let (ordinary, basis) = (Basis::level(level), self.parameters.key_basis(level));
-        let target = self.target(id, level)?;
-        let source = self.source(id, level)?;
+        let target = self.target(id, basis, &mut signed)?;
+        let source = self.source(id, Basis::level(level), &mut signed)?;
+        let special = Basis::new(0, 0, basis.special());
         let seed = self.root.public(object_of(id));
-        for (d, digit) in digits(ordinary, self.parameters.digit_size()).enumerate() {
+        for (d, digit) in digits(Basis::level(level), digit_size).enumerate() {
             let a = expand(accelerator, &seed, digit_of(id, d), basis, words)?;
             let error = StreamId::new(Purpose::KeyError).object(object_of(id)).part(d as u8);
             signed.get().fill(0);
@@ -86,7 +88,6 @@ impl<A: Trusted> SecretKey<'_, A> {
             let mut b = Guarded::from_signed(accelerator, basis, signed.get())?;
             accelerator.multiply_add(basis, b.limbs_mut(), a.limbs(), target.limbs())?;
             accelerator.negate_assign(basis, b.limbs_mut())?;
-            let special = Basis::new(0, 0, chain.special());
             let factors: heapless::Vec<u64, MAX_LIMBS> =
                 chain.of(digit).map(|q| chain.product_mod(special, q)).collect();
             let own = digit.start()..digit.start() + digit.len();
@@ -101,22 +102,33 @@ impl<A: Trusted> SecretKey<'_, A> {
         Ok(seed)
     }
 
-    // The secret switched to, over Q_level ∪ P: s, or σ_g^{−1}(s).
-    fn target(&self, id: KeyId, level: usize) -> Result<Guarded<'_, A>, Error> {
-        let (degree, chain) = (self.parameters.degree(), self.parameters.chain());
-        let inverse = match id {
-            KeyId::Relinearization => 1,
-            KeyId::Galois(g) if g % 2 == 1 && (g as usize) < 2 * degree => {
-                odd_inverse(g as usize, 2 * degree)
-            }
-            KeyId::Galois(_) => return Err(Error::MissingKey { id, level }),
+    /// That the key exists under these parameters.
+    fn check_key(&self, id: KeyId, level: usize) -> Result<(), Error> {
+        self.check_level(level)?;
+        let exists = match id {
+            KeyId::Relinearization => true,
+            KeyId::Galois(g) => g % 2 == 1 && (g as usize) < 2 * self.parameters.degree(),
+            KeyId::SparseToDense => self.parameters.bootstrap().is_some(),
+            // Higher up the sparse secret could be found.
+            KeyId::DenseToSparse => self.parameters.bootstrap().is_some() && level == 0,
         };
-        let mut target = Guarded::allocate(self.accelerator, self.parameters.key_basis(level))?;
-        let (ordinary, special) = target.limbs_mut().split_at_mut(level + 1);
-        let secret = self.secret.limbs();
+        if exists { Ok(()) } else { Err(Error::MissingKey { id, level }) }
+    }
+
+    // The secret switched to, over `basis`: s, σ_g^{−1}(s), or the ephemeral one.
+    fn target(&self, id: KeyId, basis: Basis, signed: &mut Scratch<'_>) -> Result<Guarded<'_, A>, Error> {
+        let degree = self.parameters.degree();
+        let inverse = match id {
+            KeyId::DenseToSparse => return self.ephemeral(basis, signed),
+            KeyId::Relinearization | KeyId::SparseToDense => 1,
+            KeyId::Galois(g) => odd_inverse(g as usize, 2 * degree),
+        };
+        let mut target = Guarded::allocate(self.accelerator, basis)?;
+        let (ordinary, special) = target.limbs_mut().split_at_mut(basis.ordinary());
+        let (secret, first) = (self.secret.limbs(), self.parameters.chain().ordinary());
         for (basis, limbs, secret) in [
-            (Basis::level(level), ordinary, &secret[..level + 1]),
-            (Basis::new(0, 0, chain.special()), special, &secret[chain.ordinary()..]),
+            (basis.with_special(0), ordinary, &secret[..basis.ordinary()]),
+            (Basis::new(0, 0, basis.special()), special, &secret[first..first + basis.special()]),
         ] {
             if inverse == 1 {
                 self.accelerator.copy(limbs, secret)?;
@@ -127,16 +139,26 @@ impl<A: Trusted> SecretKey<'_, A> {
         Ok(target)
     }
 
-    // The secret switched from, over Q_level: s², or s.
-    fn source(&self, id: KeyId, level: usize) -> Result<Guarded<'_, A>, Error> {
-        let basis = Basis::level(level);
-        let secret = &self.secret.limbs()[..level + 1];
+    // The secret switched from, over Q_level: s², s, or the ephemeral one.
+    fn source(&self, id: KeyId, basis: Basis, signed: &mut Scratch<'_>) -> Result<Guarded<'_, A>, Error> {
+        if id == KeyId::SparseToDense {
+            return self.ephemeral(basis, signed);
+        }
+        let secret = &self.secret.limbs()[..basis.len()];
         let mut source = Guarded::allocate(self.accelerator, basis)?;
         self.accelerator.copy(source.limbs_mut(), secret)?;
         if id == KeyId::Relinearization {
             self.accelerator.multiply_assign(basis, source.limbs_mut(), secret)?;
         }
         Ok(source)
+    }
+
+    // The sparse secret that a ciphertext is under while it is raised.
+    fn ephemeral(&self, basis: Basis, signed: &mut Scratch<'_>) -> Result<Guarded<'_, A>, Error> {
+        let weight = self.parameters.bootstrap().map_or(0, |b| b.ephemeral_weight as usize);
+        let stream = StreamId::new(Purpose::Secret).object(object_of(KeyId::DenseToSparse));
+        sampling::fixed_weight(&mut self.root.stream(stream), weight, signed.get());
+        Guarded::from_signed(self.accelerator, basis, signed.get())
     }
 }
 

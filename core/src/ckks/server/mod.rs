@@ -6,12 +6,14 @@
 //! [`ExtendedProduct`]) and pay for relinearisation and rescaling once.
 
 mod arithmetic;
+pub mod bootstrap;
 mod polynomial;
 mod rotation;
 #[cfg(all(test, feature = "insecure-toy"))]
 mod tests;
 mod transform;
 
+pub(crate) use bootstrap::BOOTSTRAP_DEPTH;
 pub use polynomial::{MAX_DEGREE, chebyshev_depth};
 pub use rotation::{Extended, ExtendedProduct, Hoisted};
 pub use transform::{BabyGiant, DiagonalSource};
@@ -26,6 +28,15 @@ pub struct Evaluator<'a, A: Accelerator, K: KeySource<A> + ?Sized> {
     parameters: &'a Parameters,
     keys: &'a K,
 }
+
+// Only references: not derived, as accelerator and keys need not be Copy.
+impl<A: Accelerator, K: KeySource<A> + ?Sized> Clone for Evaluator<'_, A, K> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<A: Accelerator, K: KeySource<A> + ?Sized> Copy for Evaluator<'_, A, K> {}
 
 impl<'a, A: Accelerator, K: KeySource<A> + ?Sized> Evaluator<'a, A, K> {
     /// # Errors

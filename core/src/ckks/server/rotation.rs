@@ -26,7 +26,14 @@ pub struct Extended<A: Accelerator> {
 
 /// A sum of products over Q_level ∪ P: P·scale(level)² times the message.
 pub struct ExtendedProduct<A: Accelerator> {
-    parts: Pair<A>,
+    pub(super) parts: Pair<A>,
+}
+
+impl<A: Accelerator> Hoisted<'_, A> {
+    /// The digits of c1 over Q_level ∪ P.
+    pub(super) fn digits(&self) -> &[Polynomial<A, Evaluations>] {
+        &self.digits
+    }
 }
 
 impl<A: Accelerator> Extended<A> {
@@ -49,11 +56,13 @@ impl<A: Accelerator, K: KeySource<A> + ?Sized> Evaluator<'_, A, K> {
         let level = x.basis().len() - 1;
         let key = self.key(id, level)?;
         let [row0, row1] = key.rows(level);
-        let mut sums = self.extended_pair(level)?;
+        let basis = Basis::level(level).with_special(key.special());
+        let sum = || Polynomial::allocate(self.accelerator, basis);
+        let mut sums = [sum()?, sum()?];
         let [sum0, sum1] = &mut sums;
         self.accelerator.key_switch(
             x.basis(),
-            self.parameters.digit_size(),
+            key.digit_size(),
             x.limbs(),
             [&row0, &row1],
             [sum0.limbs_mut(), sum1.limbs_mut()],
@@ -61,7 +70,8 @@ impl<A: Accelerator, K: KeySource<A> + ?Sized> Evaluator<'_, A, K> {
         Ok(sums)
     }
 
-    fn extended_pair(&self, level: usize) -> Result<Pair<A>, Error> {
+    /// A pair over Q_level ∪ P.
+    pub(super) fn extended_pair(&self, level: usize) -> Result<Pair<A>, Error> {
         let limbs = || Polynomial::allocate(self.accelerator, self.parameters.key_basis(level));
         Ok([limbs()?, limbs()?])
     }

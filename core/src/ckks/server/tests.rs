@@ -13,17 +13,17 @@ use std::{vec, vec::Vec};
 type Keys<A> = Vec<SwitchingKey<A>>;
 
 /// A client and a server in one, over any trusted accelerator.
-struct Bench<'a, A: Trusted> {
-    accelerator: &'a A,
-    parameters: &'a Parameters,
-    encoder: Encoder<'a>,
-    secret: SecretKey<'a, A>,
-    public: PublicKey<A>,
-    keys: Keys<A>,
+pub(super) struct Bench<'a, A: Trusted> {
+    pub(super) accelerator: &'a A,
+    pub(super) parameters: &'a Parameters,
+    pub(super) encoder: Encoder<'a>,
+    pub(super) secret: SecretKey<'a, A>,
+    pub(super) public: PublicKey<A>,
+    pub(super) keys: Keys<A>,
 }
 
 impl<A: Trusted> Bench<'_, A> {
-    fn slots(&self, seed: usize) -> Vec<Complex> {
+    pub(super) fn slots(&self, seed: usize) -> Vec<Complex> {
         let value = |j: usize| ((j * 7919 + seed * 104_729 + 13) % 2003) as f64 / 1001.5 - 1.0;
         (0..self.parameters.slots()).map(|j| Complex::new(value(2 * j), value(2 * j + 1))).collect()
     }
@@ -35,14 +35,14 @@ impl<A: Trusted> Bench<'_, A> {
         plaintext(self.accelerator, basis, &coefficients).unwrap()
     }
 
-    fn encrypt(&self, values: &[Complex], level: usize) -> Ciphertext<A> {
+    pub(super) fn encrypt(&self, values: &[Complex], level: usize) -> Ciphertext<A> {
         let plain = self.encode(values, Basis::level(level), self.parameters.scale(level));
         let mut signed = vec![0; self.parameters.degree()];
         let mut rng = ChaCha20Rng::from_seed([level as u8; 32]);
         self.public.encrypt(self.accelerator, &plain, &mut rng, &mut signed).unwrap()
     }
 
-    fn evaluator(&self) -> Evaluator<'_, A, [SwitchingKey<A>]>
+    pub(super) fn evaluator(&self) -> Evaluator<'_, A, [SwitchingKey<A>]>
     where
         A::Limb: Sync,
     {
@@ -50,7 +50,7 @@ impl<A: Trusted> Bench<'_, A> {
     }
 
     /// Bits against `expected`, slot by slot.
-    fn bits(&self, x: &Ciphertext<A>, expected: impl Fn(usize) -> Complex) -> PrecisionStats {
+    pub(super) fn bits(&self, x: &Ciphertext<A>, expected: impl Fn(usize) -> Complex) -> PrecisionStats {
         let degree = self.parameters.degree();
         let mut coefficients = vec![0.0; degree];
         let mut words = vec![A::Word::default(); 2 * degree];
@@ -89,10 +89,28 @@ impl<A: Trusted> Bench<'_, A> {
 const ROTATIONS: [i64; 6] = [1, 2, 3, 4, 8, -5];
 
 fn with_bench(literal: ParametersLiteral, test: impl FnOnce(&Bench<'_, Portable<'_, '_, u64, 4096>>)) {
+    let keys = |parameters: &Parameters, requests: &mut KeyRequests| {
+        let top = parameters.max_level();
+        requests.add(KeyId::Relinearization, top).unwrap();
+        requests.add(KeyId::conjugation(parameters), top).unwrap();
+        for steps in ROTATIONS {
+            requests.add(KeyId::rotation(parameters, steps), top).unwrap();
+        }
+    };
+    with_keys(literal, 3000, keys, test);
+}
+
+/// With `limbs` limbs, at most `CAP`, and the keys that `request` asks for.
+pub(super) fn with_keys<const CAP: usize>(
+    literal: ParametersLiteral,
+    limbs: usize,
+    request: impl FnOnce(&Parameters, &mut KeyRequests),
+    test: impl FnOnce(&Bench<'_, Portable<'_, '_, u64, CAP>>),
+) {
     let parameters = literal.check().unwrap();
     let mut tables = vec![0; RingTables::<u64>::words_needed(parameters.chain())];
     let tables = RingTables::new(parameters.chain(), &mut Arena::new(&mut tables)).unwrap();
-    let (degree, limbs) = (parameters.degree(), 3000);
+    let degree = parameters.degree();
     let mut words = vec![0; degree * limbs];
     let pool = LimbPool::new(&mut Arena::new(&mut words), degree, limbs).unwrap();
     let accelerator = Portable::new(&tables, &pool).unwrap();
@@ -103,12 +121,7 @@ fn with_bench(literal: ParametersLiteral, test: impl FnOnce(&Bench<'_, Portable<
     let secret = SecretKey::generate(&accelerator, &parameters, seed, &mut signed).unwrap();
     let public = secret.public_key(&mut signed, &mut scratch).unwrap();
     let mut requests = KeyRequests::new();
-    let top = parameters.max_level();
-    requests.add(KeyId::Relinearization, top).unwrap();
-    requests.add(KeyId::conjugation(&parameters), top).unwrap();
-    for steps in ROTATIONS {
-        requests.add(KeyId::rotation(&parameters, steps), top).unwrap();
-    }
+    request(&parameters, &mut requests);
     let keys = requests
         .iter()
         .map(|r| secret.switching_key(r.id, r.level, &mut signed, &mut scratch).unwrap())

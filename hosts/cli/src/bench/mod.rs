@@ -5,6 +5,7 @@
 //! slots. Times are wall-clock; the minimum is what the code costs, the
 //! median what the machine made of it.
 
+mod bootstrap;
 mod model;
 mod ntt;
 mod scheme;
@@ -41,6 +42,8 @@ pub(crate) struct Figure {
     min_s: f64,
     runs: usize,
     #[serde(skip_serializing_if = "Option::is_none")]
+    cpu_s: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     bits_mean: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     bits_min: Option<f64>,
@@ -55,6 +58,11 @@ pub(crate) struct Figure {
 impl Figure {
     fn precise(self, stats: PrecisionStats) -> Self {
         Self { bits_mean: Some(stats.mean_bits), bits_min: Some(stats.min_bits), ..self }
+    }
+
+    /// Least processor time of a run.
+    fn cpu(self, seconds: f64) -> Self {
+        Self { cpu_s: Some(seconds).filter(|s| s.is_finite()), ..self }
     }
 
     fn levels(self, levels: usize) -> Self {
@@ -113,6 +121,7 @@ impl Setting {
             median_s: sorted.get(sorted.len() / 2).copied().unwrap_or(f64::NAN),
             min_s: sorted.first().copied().unwrap_or(f64::NAN),
             runs: sorted.len(),
+            cpu_s: None,
             bits_mean: None,
             bits_min: None,
             levels: None,
@@ -142,6 +151,12 @@ pub(crate) const NAMES: &[&str] = &[
     "encrypt/n16/24",
     "decrypt/n16/24",
     "keygen/n16/24",
+    "bootstrap_keygen/n16",
+    "bootstrap_stc/n16",
+    "bootstrap_raise/n16",
+    "bootstrap_cts/n16",
+    "bootstrap_evalmod/n16",
+    "bootstrap/n16",
     "infer/veil-mini",
 ];
 
@@ -187,6 +202,13 @@ pub(crate) fn run(args: &Args, output: Output) -> Result<(), Failure> {
             scheme::measure(&setting, set, literal, &of_set, &mut report)?;
         }
     }
+    let mut booted: Vec<&str> = names.iter().copied().filter(|n| bootstrap::literal_of(n).is_some()).collect();
+    while let Some((set, literal)) = booted.first().and_then(|name| bootstrap::literal_of(name)) {
+        let of_set: Vec<&str> = booted
+            .extract_if(.., |name| bootstrap::literal_of(name).is_some_and(|(other, _)| other == set))
+            .collect();
+        bootstrap::measure(&setting, set, &literal, &of_set, &mut report)?;
+    }
     if names.contains(&model::NAME) {
         report(model::measure(&setting)?)?;
     }
@@ -197,6 +219,7 @@ pub(crate) fn run(args: &Args, output: Output) -> Result<(), Failure> {
 fn cells(figure: &Figure) -> Vec<String> {
     let bits = |value: Option<f64>| value.map_or_else(String::new, |bits| format!("{bits:.1}"));
     let mut notes = Vec::new();
+    notes.extend(figure.cpu_s.map(|cpu| format!("processor {}", seconds(cpu))));
     notes.extend(figure.levels.map(|levels| format!("levels {levels}")));
     notes.extend(figure.bootstraps.map(|count| format!("bootstraps {count}")));
     notes.extend(figure.bytes.map(crate::output::bytes));
@@ -220,6 +243,7 @@ mod tests {
         for name in NAMES {
             let homes = usize::from(name.starts_with("ntt_"))
                 + usize::from(scheme::set_of(name).is_some())
+                + usize::from(bootstrap::literal_of(name).is_some())
                 + usize::from(*name == model::NAME);
             assert_eq!(homes, 1, "{name}");
         }

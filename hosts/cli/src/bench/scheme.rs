@@ -7,9 +7,9 @@ use veilformer::ckks::client::{PublicKey, SecretKey};
 use veilformer::ckks::encoding::plaintext_coefficients;
 use veilformer::ckks::server::Evaluator;
 use veilformer::ckks::{
-    Ciphertext, KeyId, Parameters, ParametersLiteral, Plaintext, PrecisionStats, SwitchingKey,
+    Ciphertext, KeyId, KeyRequest, Parameters, ParametersLiteral, Plaintext, PrecisionStats, SwitchingKey,
 };
-use veilformer::wire::ciphertext_len;
+use veilformer::wire::{ciphertext_len, switching_key_len};
 use veilformer_multicore::Multicore;
 
 /// The parameters a name is measured under.
@@ -17,6 +17,7 @@ pub(super) fn set_of(name: &str) -> Option<&'static str> {
     match name.split_once('/')? {
         ("encode" | "decode", "n16") => Some("n16/24"),
         ("ntt_forward" | "ntt_inverse" | "infer", _) => None,
+        (name, _) if name.starts_with("bootstrap") => None,
         (_, "n13/3") => Some("n13/3"),
         (_, "n16/12") => Some("n16/12"),
         (_, "n16/24") => Some("n16/24"),
@@ -25,7 +26,7 @@ pub(super) fn set_of(name: &str) -> Option<&'static str> {
 }
 
 /// Slots in [−1, 1], the same in every run.
-fn values(count: usize, seed: u64) -> Vec<f64> {
+pub(super) fn values(count: usize, seed: u64) -> Vec<f64> {
     let mut state = seed;
     let mut next = || {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
@@ -249,6 +250,6 @@ impl<'b> Bench<'b> {
             || Ok(()),
             |()| client.switching_key(secret, id, level).map(drop),
         )?;
-        Ok(figure.bytes(veilformer::wire::switching_key_len(self.parameters, level)))
+        Ok(figure.bytes(switching_key_len(self.parameters, KeyRequest { id, level })))
     }
 }

@@ -115,6 +115,8 @@ fn describe(header: &Header) -> (&'static str, String) {
         (Kind::SeededCiphertext, _) => ("ciphertext", "fresh, with a seed".into()),
         (_, Some(KeyId::Relinearization)) => ("switching key", "relinearisation".into()),
         (_, Some(KeyId::Galois(g))) => ("switching key", format!("automorphism {g}")),
+        (_, Some(KeyId::DenseToSparse)) => ("switching key", "to the ephemeral secret".into()),
+        (_, Some(KeyId::SparseToDense)) => ("switching key", "from the ephemeral secret".into()),
         _ => ("object", format!("kind {:#06x}", header.kind.code())),
     }
 }

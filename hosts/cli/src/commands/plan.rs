@@ -145,6 +145,8 @@ pub(crate) fn run(args: &Args, output: Output) -> Result<(), Failure> {
             let name = match key.id {
                 KeyId::Relinearization => "relinearisation".into(),
                 KeyId::Galois(g) => format!("automorphism {g}"),
+                KeyId::DenseToSparse => "to the ephemeral secret".into(),
+                KeyId::SparseToDense => "from the ephemeral secret".into(),
             };
             table.row(vec![name, key.level.to_string()]);
         }

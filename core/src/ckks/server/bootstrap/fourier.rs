@@ -1,0 +1,230 @@
+//! The canonical embedding as a product of sparse matrices.
+//!
+//! The transform between slots and coefficients is log2 n butterfly layers
+//! ([`crate::ckks::encoding`]). Some neighbouring layers together are one
+//! stage: a matrix with few diagonals, which one baby-step giant-step product
+//! applies in one level (Chen, Chillotti, Song, EUROCRYPT 2019; Cheon, Han,
+//! Hhan 2019). The bit reversal is left out: slot brv(k) holds the coefficients
+//! k and k + n, n = N/2, as its real and imaginary part.
+
+use crate::ckks::encoding::Complex;
+
+/// From slots to coefficients or back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Direction {
+    /// w ↦ the slots of the polynomial with coefficients w.
+    SlotToCoeff,
+    /// The inverse.
+    CoeffToSlot,
+}
+
+/// Layers `first .. first + count` as one matrix: layer t joins indices that differ in bit t.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Stage {
+    pub(super) direction: Direction,
+    pub(super) level: usize,
+    /// Scale of the encoded factors.
+    pub(super) scale: f64,
+    slots: usize,
+    first: u32,
+    count: u32,
+}
+
+impl Stage {
+    /// Stage `index` of `of`. The layers are shared out evenly; CoeffToSlot takes
+    /// them from the largest blocks down, and more of them first: the matrix of
+    /// the largest blocks is cyclic and has half the diagonals of another.
+    pub(super) fn new(
+        direction: Direction,
+        slots: usize,
+        index: usize,
+        of: usize,
+        level: usize,
+        scale: f64,
+    ) -> Self {
+        let layers = slots.trailing_zeros() as usize;
+        // Counted from the small blocks up.
+        let rank = if direction == Direction::CoeffToSlot { of - 1 - index } else { index };
+        let (first, end) = (rank * layers / of, (rank + 1) * layers / of);
+        Self { direction, level, scale, slots, first: first as u32, count: (end - first) as u32 }
+    }
+
+    /// Whether the blocks are the whole vector, so that turns wrap around.
+    fn is_cyclic(&self) -> bool {
+        1 << (self.first + self.count) == self.slots
+    }
+
+    fn unit(&self) -> i64 {
+        1 << self.first
+    }
+
+    /// log2 of the number of diagonals, one of them zero unless cyclic.
+    fn diagonal_bits(&self) -> u32 {
+        self.count + !self.is_cyclic() as u32
+    }
+
+    fn baby_count(&self) -> usize {
+        1 << self.diagonal_bits().div_ceil(2)
+    }
+
+    pub(super) fn babies(&self) -> impl Iterator<Item = i64> + Clone {
+        let unit = self.unit();
+        (0..self.baby_count() as i64).map(move |b| b * unit)
+    }
+
+    /// The giant steps: from 0 up where cyclic, else from the most negative.
+    pub(super) fn giants(&self) -> impl Iterator<Item = i64> + Clone {
+        let step = self.baby_count() as i64 * self.unit();
+        let count = 1i64 << (self.diagonal_bits() - self.diagonal_bits().div_ceil(2));
+        let lowest = if self.is_cyclic() { 0 } else { -count / 2 };
+        (lowest..lowest + count).map(move |g| g * step)
+    }
+
+    /// How many factors: giant steps times baby steps.
+    pub(super) fn factors(&self) -> usize {
+        1 << self.diagonal_bits()
+    }
+
+    /// The factors have this period in the slots.
+    pub(super) fn period(&self) -> usize {
+        1 << (self.first + self.count)
+    }
+
+    /// So many consecutive words of their evaluation form are equal.
+    pub(super) fn repeat(&self) -> usize {
+        self.slots / self.period()
+    }
+
+    /// Limbs for one residue of every factor.
+    pub(super) fn limbs_per_prime(&self) -> usize {
+        self.factors().div_ceil(self.repeat())
+    }
+
+    /// Slot `j` of the factor of `baby` inside `giant`: the diagonal baby + giant,
+    /// turned back by the giant step.
+    pub(super) fn factor(&self, giant: i64, baby: i64, j: usize) -> Complex {
+        let row = (j as i64 - giant).rem_euclid(self.slots as i64) as usize;
+        let column = row as i64 + giant + baby;
+        let column = if self.is_cyclic() { column.rem_euclid(self.slots as i64) } else { column };
+        if column < 0 || column as usize >> (self.first + self.count) != row >> (self.first + self.count) {
+            return Complex::default();
+        }
+        self.entry(row, column as usize)
+    }
+
+    /// Between row and column only the bits of the stage differ, and each layer
+    /// replaces one: a single path, whose factors are multiplied up.
+    fn entry(&self, row: usize, column: usize) -> Complex {
+        // Angles in units of π/N = π/2n.
+        let (mut angle, mut magnitude) = (0usize, 1.0);
+        for t in self.first..self.first + self.count {
+            let half = 1usize << t;
+            let (into, from) = (row >> t & 1, column >> t & 1);
+            let twiddle = |index: usize| power_of_five(index, 8 * half) * (self.slots / (2 * half));
+            match self.direction {
+                // y = a ± b·c, the bits below already replaced.
+                Direction::SlotToCoeff if from == 1 => {
+                    angle += twiddle(row & (half - 1)) + into * 2 * self.slots;
+                }
+                Direction::SlotToCoeff => {}
+                // y = (a + b)/2 or (a − b)·c̄/2, the bits below not yet replaced.
+                Direction::CoeffToSlot => {
+                    magnitude *= 0.5;
+                    if into == 1 {
+                        angle += 4 * self.slots - twiddle(column & (half - 1)) + from * 2 * self.slots;
+                    }
+                }
+            }
+        }
+        let angle = angle & (4 * self.slots - 1);
+        let (sine, cosine) = libm::sincos(core::f64::consts::PI * angle as f64 / (2 * self.slots) as f64);
+        Complex::new(magnitude * cosine, magnitude * sine)
+    }
+}
+
+/// 5^exponent modulo a power of two.
+fn power_of_five(exponent: usize, modulus: usize) -> usize {
+    let (mut result, mut base, mut rest) = (1usize, 5usize, exponent);
+    while rest != 0 {
+        if rest & 1 == 1 {
+            result = result.wrapping_mul(base);
+        }
+        base = base.wrapping_mul(base);
+        rest >>= 1;
+    }
+    result & (modulus - 1)
+}
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+    use super::*;
+    use crate::ckks::encoding::Encoder;
+    use crate::memory::Arena;
+    use crate::ring::bit_reverse;
+    use std::{vec, vec::Vec};
+
+    fn multiply(x: Complex, y: Complex) -> Complex {
+        Complex::new(x.re * y.re - x.im * y.im, x.re * y.im + x.im * y.re)
+    }
+
+    /// Applies a stage as the server does, without encryption.
+    fn apply(stage: &Stage, x: &[Complex]) -> Vec<Complex> {
+        let n = x.len() as i64;
+        let at = |x: &[Complex], j: usize, steps: i64| x[(j as i64 + steps).rem_euclid(n) as usize];
+        let mut out = vec![Complex::default(); x.len()];
+        for giant in stage.giants() {
+            let mut sum = vec![Complex::default(); x.len()];
+            for baby in stage.babies() {
+                for (j, sum) in sum.iter_mut().enumerate() {
+                    let term = multiply(stage.factor(giant, baby, j), at(x, j, baby));
+                    (sum.re, sum.im) = (sum.re + term.re, sum.im + term.im);
+                }
+            }
+            for (j, out) in out.iter_mut().enumerate() {
+                let term = at(&sum, j, giant);
+                (out.re, out.im) = (out.re + term.re, out.im + term.im);
+            }
+        }
+        out
+    }
+
+    #[test]
+    fn stages_multiply_up_to_the_embedding() {
+        for (degree, of) in [(1 << 8, 2), (1 << 10, 3), (1 << 11, 4)] {
+            let slots = degree / 2;
+            let mut words = vec![0.0; Encoder::words_needed(degree)];
+            let encoder = Encoder::new(degree, &mut Arena::new(&mut words)).unwrap();
+            let value = |j: usize| ((j * 7919 + 13) % 2003) as f64 / 1001.5 - 1.0;
+            let z: Vec<Complex> = (0..slots).map(|j| Complex::new(value(2 * j), value(2 * j + 1))).collect();
+            // Slot brv(k) holds coefficients k and k + n.
+            let bits = slots.trailing_zeros();
+            let mut coefficients: Vec<f64> = vec![0.0; degree];
+            for (k, z) in (0..slots).map(|k| (k, z[bit_reverse(k, bits)])) {
+                (coefficients[k], coefficients[k + slots]) = (z.re, z.im);
+            }
+            let mut expected = vec![Complex::default(); slots];
+            encoder.decode(&mut coefficients, 1.0, &mut expected).unwrap();
+
+            let stages = |direction| (0..of).map(move |i| Stage::new(direction, slots, i, of, 0, 1.0));
+            let down = stages(Direction::SlotToCoeff).fold(z.clone(), |x, stage| apply(&stage, &x));
+            let up = stages(Direction::CoeffToSlot).fold(expected.clone(), |x, stage| apply(&stage, &x));
+            for (ours, theirs) in [(down, expected), (up, z)] {
+                let far = |(x, y): (&Complex, &Complex)| (x.re - y.re).abs().max((x.im - y.im).abs());
+                let worst = ours.iter().zip(&theirs).map(far).fold(0.0, f64::max);
+                assert!(worst < 1e-9, "N = {degree}, {of} stages: {worst}");
+            }
+        }
+    }
+
+    #[test]
+    fn factors_repeat_with_the_period() {
+        let stage = Stage::new(Direction::CoeffToSlot, 1 << 9, 1, 3, 0, 1.0);
+        assert!(stage.period() < 1 << 9);
+        for (giant, baby) in [(0, 8), (-64, 16)] {
+            for j in 0..(1 << 9) - stage.period() {
+                assert_eq!(stage.factor(giant, baby, j), stage.factor(giant, baby, j + stage.period()));
+            }
+        }
+    }
+}

@@ -1,0 +1,229 @@
+//! Bootstrapping: a ciphertext at the bottom becomes one with levels again.
+//!
+//! Slots go into coefficients first, where there is little modulus and
+//! everything is cheap. Then the modulus is raised, which adds a multiple of
+//! q_0 to every coefficient, the coefficients come into slots, and a polynomial
+//! close to x mod q_0 takes the multiples away:
+//!
+//! ```text
+//! slots, level ≥ 3 ──SlotToCoeff──► coefficients, level 0 ──ModRaise──► m + q_0·I, top level
+//!   ──CoeffToSlot──► two real ciphertexts ──EvalMod──► level L ──► re + i·im, level L
+//! ```
+//!
+//! - The modulus is raised under an ephemeral sparse secret, so that |I| ≤ 16,
+//!   always; that secret is used modulo q_0 and one special prime only
+//!   (Bossuat, Troncoso-Pastoriza, Hubaux, ACNS 2022).
+//! - x mod 1 is sin(2πx)/2π near the integers; the sine is a Chebyshev series
+//!   of a slower cosine, then three times the double angle (Han, Ki, CT-RSA 2020).
+//! - The messages must be within ±1. The sine's relative error is
+//!   (2π·|m|/2^ratio)²/6.
+
+mod constants;
+mod eval_mod;
+mod fourier;
+mod plan;
+mod raise;
+#[cfg(all(test, feature = "insecure-toy"))]
+mod tests;
+
+pub use constants::ConstantScratch;
+pub use plan::BootstrapPlan;
+
+use super::Evaluator;
+use crate::accel::{Accelerator, Factors, MAX_DIGITS, Polynomial, Step};
+use crate::ckks::{Ciphertext, Error, KeyId, KeyRequests, KeySource, galois_element};
+use crate::ring::Basis;
+use fourier::{Direction, Stage};
+
+/// Bound on |m + q_0·I|/q_0, with room for m.
+const RANGE: f64 = 16.0 + 1.0 / 64.0;
+/// Levels of the Chebyshev series.
+const SERIES_DEPTH: usize = 5;
+/// Applications of the double-angle formula.
+const DOUBLE_ANGLES: usize = 3;
+/// Levels of EvalMod.
+pub(crate) const BOOTSTRAP_DEPTH: u32 = (SERIES_DEPTH + DOUBLE_ANGLES) as u32;
+/// Most baby steps, and most giant steps, of one stage.
+const MAX_STEPS: usize = 64;
+
+/// Bootstraps with an evaluator's accelerator and keys.
+pub struct Bootstrap<'a, A: Accelerator, K: KeySource<A> + ?Sized> {
+    evaluator: Evaluator<'a, A, K>,
+    plan: BootstrapPlan,
+    constants: &'a [A::Limb],
+}
+
+impl<'a, A: Accelerator, K: KeySource<A> + ?Sized> Bootstrap<'a, A, K> {
+    /// With the constants that [`BootstrapPlan::prepare`] made. Every key is
+    /// looked up before any work.
+    ///
+    /// # Errors
+    /// [`Error::MissingKey`] names the first one; [`Error::Length`] for other
+    /// constants; those of [`BootstrapPlan::new`].
+    pub fn new(evaluator: Evaluator<'a, A, K>, constants: &'a [A::Limb]) -> Result<Self, Error> {
+        let plan = BootstrapPlan::new(evaluator.parameters)?;
+        if constants.len() != plan.limbs() {
+            return Err(Error::Length { have: constants.len(), need: plan.limbs() });
+        }
+        let mut keys = KeyRequests::new();
+        plan.required_keys(evaluator.parameters, &mut keys)?;
+        keys.iter().try_for_each(|request| evaluator.key(request.id, request.level).map(|_| ()))?;
+        Ok(Self { evaluator, plan, constants })
+    }
+
+    /// The plan.
+    pub fn plan(&self) -> &BootstrapPlan {
+        &self.plan
+    }
+
+    /// The same slots, complex and within ±1 in both parts, at level L. The
+    /// level of x is [`BootstrapPlan::floor`] at least.
+    ///
+    /// # Errors
+    /// [`Error::LevelsExhausted`] below that level.
+    pub fn refresh(&self, x: &Ciphertext<A>) -> Result<Ciphertext<A>, Error> {
+        let [mut re, im] = self.refresh_parts(x)?;
+        let mut im = im;
+        self.multiply_by_i_assign(&mut im)?;
+        self.evaluator.add_assign(&mut re, &im)?;
+        Ok(re)
+    }
+
+    /// As [`Bootstrap::refresh`], the real and the imaginary parts apart.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn refresh_parts(&self, x: &Ciphertext<A>) -> Result<[Ciphertext<A>; 2], Error> {
+        self.refresh_coefficients(&self.slot_to_coeff(x)?)
+    }
+
+    /// As [`Bootstrap::refresh`] for real slots: half of EvalMod is saved.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn refresh_real(&self, x: &Ciphertext<A>) -> Result<Ciphertext<A>, Error> {
+        let raised = self.raise(&self.slot_to_coeff(x)?)?;
+        let packed = self.coeff_to_slot(raised)?;
+        let mut re = self.evaluator.conjugate(&packed)?;
+        self.evaluator.add_assign(&mut re, &packed)?;
+        drop(packed);
+        self.eval_mod(re)
+    }
+
+    /// From coefficients, as [`Bootstrap::slot_to_coeff`] leaves them: slot
+    /// brv(k) of the results holds coefficients k and k + N/2.
+    ///
+    /// # Errors
+    /// [`Error::Level`] above level 0.
+    pub fn refresh_coefficients(&self, x: &Ciphertext<A>) -> Result<[Ciphertext<A>; 2], Error> {
+        let packed = self.coeff_to_slot(self.raise(x)?)?;
+        let [re, im] = self.split(packed)?;
+        let re = self.eval_mod(re)?;
+        Ok([re, self.eval_mod(im)?])
+    }
+
+    /// The slots as coefficients, at level 0: coefficient k is the real part of
+    /// slot brv(k), coefficient k + N/2 its imaginary part, at the scale
+    /// [`BootstrapPlan::message_scale`].
+    ///
+    /// # Errors
+    /// [`Error::LevelsExhausted`] below [`BootstrapPlan::floor`].
+    pub fn slot_to_coeff(&self, x: &Ciphertext<A>) -> Result<Ciphertext<A>, Error> {
+        let floor = self.plan.floor();
+        if x.level() < floor {
+            return Err(Error::LevelsExhausted { have: x.level(), need: floor });
+        }
+        let dropped = self.evaluator.drop_to(x, floor)?;
+        self.stages(dropped, Direction::SlotToCoeff)
+    }
+
+    /// Raised coefficients over 2K·q_0 in the slots, at the working scale.
+    ///
+    /// # Errors
+    /// [`Error::Level`] below the top.
+    pub fn coeff_to_slot(&self, x: Ciphertext<A>) -> Result<Ciphertext<A>, Error> {
+        if x.level() != self.plan.top() {
+            return Err(Error::Level { have: x.level(), need: self.plan.top() });
+        }
+        self.stages(x, Direction::CoeffToSlot)
+    }
+
+    /// Twice the real and twice the imaginary parts of the slots.
+    ///
+    /// # Errors
+    /// [`Error::Accelerator`].
+    pub fn split(&self, x: Ciphertext<A>) -> Result<[Ciphertext<A>; 2], Error> {
+        let mut conjugate = self.evaluator.conjugate(&x)?;
+        let mut re = x.duplicate(self.evaluator.accelerator)?;
+        self.evaluator.add_assign(&mut re, &conjugate)?;
+        // (z̄ − z)·i = 2·Im z.
+        self.evaluator.sub_assign(&mut conjugate, &x)?;
+        self.multiply_by_i_assign(&mut conjugate)?;
+        Ok([re, conjugate])
+    }
+
+    fn multiply_by_i_assign(&self, x: &mut Ciphertext<A>) -> Result<(), Error> {
+        let (basis, first) = (Basis::level(x.level()), self.plan.imaginary());
+        let i = &self.constants[first..first + basis.len()];
+        for part in &mut x.parts {
+            self.evaluator.accelerator.multiply_assign(basis, part.limbs_mut(), i)?;
+        }
+        Ok(())
+    }
+
+    fn stages(&self, x: Ciphertext<A>, direction: Direction) -> Result<Ciphertext<A>, Error> {
+        self.plan.stages(direction).try_fold(x, |x, stage| self.apply(x, stage))
+    }
+
+    /// One stage: all baby steps at once, then the giant steps, one level down.
+    fn apply(&self, x: Ciphertext<A>, stage: &Stage) -> Result<Ciphertext<A>, Error> {
+        let (ev, level) = (&self.evaluator, x.level());
+        let degree = ev.parameters.degree();
+        let full = |_| Error::Full { capacity: MAX_STEPS };
+        let mut sums: heapless::Vec<[Polynomial<A, _>; 2], MAX_STEPS> = heapless::Vec::new();
+        for _ in stage.giants() {
+            sums.push(ev.extended_pair(level)?).map_err(full)?;
+        }
+        {
+            let hoisted = ev.hoist(&x)?;
+            let mut keys: heapless::Vec<_, MAX_STEPS> = heapless::Vec::new();
+            for steps in stage.babies() {
+                let galois = galois_element(degree, steps);
+                let rows = if galois == 1 {
+                    None
+                } else {
+                    Some(ev.key(KeyId::Galois(galois as u32), level)?.rows(level))
+                };
+                keys.push((galois, rows)).map_err(|_| Error::Full { capacity: MAX_STEPS })?;
+            }
+            let steps: heapless::Vec<Step<'_, A::Limb>, MAX_STEPS> = keys
+                .iter()
+                .map(|(galois, rows)| Step {
+                    galois: *galois,
+                    key: rows.as_ref().map(|[b, a]| [b.as_slice(), a.as_slice()]),
+                })
+                .collect();
+            let digits: heapless::Vec<&[A::Limb], MAX_DIGITS> =
+                hoisted.digits().iter().map(Polynomial::limbs).collect();
+            let limbs = &self.constants[self.plan.place(stage)];
+            let factors = Factors { repeat: stage.repeat(), count: stage.factors(), limbs };
+            let mut pairs: heapless::Vec<[&mut [A::Limb]; 2], MAX_STEPS> =
+                sums.iter_mut().map(|[s0, s1]| [s0.limbs_mut(), s1.limbs_mut()]).collect();
+            let [x0, x1] = x.parts();
+            ev.accelerator.hoisted_sums(
+                Basis::level(level),
+                [x0.limbs(), x1.limbs()],
+                &digits,
+                &steps,
+                &factors,
+                &mut pairs,
+            )?;
+        }
+        drop(x);
+        let mut total = ev.extended_product(level)?;
+        for (parts, steps) in sums.into_iter().zip(stage.giants()) {
+            ev.rotate_add(&mut total, super::ExtendedProduct { parts }, steps)?;
+        }
+        ev.rescale_extended(total)
+    }
+}
