@@ -219,7 +219,9 @@ fn sizes_are_exact_for_every_kind() {
             let need = match kind {
                 Kind::Parameters => PARAMETERS_LEN,
                 Kind::PublicKey => public_key_len(parameters),
-                Kind::SwitchingKey => switching_key_len(parameters, KeyRequest { id: KeyId::Relinearization, level: 0 }),
+                Kind::SwitchingKey => {
+                    switching_key_len(parameters, KeyRequest { id: KeyId::Relinearization, level: 0 })
+                }
                 Kind::Ciphertext => ciphertext_len(parameters, 0),
                 Kind::SeededCiphertext => seeded_ciphertext_len(parameters, 0),
                 Kind::Bundle => BUNDLE_LEN,

@@ -35,7 +35,7 @@ pub struct BootstrapLiteral {
     /// Levels of SlotToCoeff, 1 to 4: the lowest ones, among `levels`.
     pub slot_to_coeff: u32,
     /// log2 of q_0 over the scale of the message when it is raised. The error
-    /// of the sine grows with the inverse of its square, noise with itself.
+    /// of the sine falls with its square, noise grows with it.
     pub ratio_bits: u32,
     /// Non-zero coefficients of the ephemeral secret, at most [`MAX_EPHEMERAL_WEIGHT`].
     pub ephemeral_weight: u32,
@@ -131,7 +131,7 @@ impl ParametersLiteral {
             working_bits: 50,
             coeff_to_slot: 3,
             slot_to_coeff: 3,
-            ratio_bits: 11,
+            ratio_bits: 10,
             ephemeral_weight: 32,
         }),
         ..SECURE

@@ -50,8 +50,7 @@ impl Parameters {
             };
             if level > 0 {
                 let target = scales[level] * scales[level] / delta;
-                let q =
-                    prime_near(target as u64, step, bound, |q| !used.contains(&q)).ok_or(none(bits))?;
+                let q = prime_near(target as u64, step, bound, |q| !used.contains(&q)).ok_or(none(bits))?;
                 used.push(q).map_err(full)?;
                 ordinary[level] = q;
             }

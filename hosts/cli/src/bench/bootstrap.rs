@@ -12,7 +12,7 @@ use veilformer::ckks::client::SecretKey;
 use veilformer::ckks::encoding::Complex;
 use veilformer::ckks::server::Evaluator;
 use veilformer::ckks::server::bootstrap::{Bootstrap, BootstrapPlan};
-use veilformer::ckks::{Ciphertext, Parameters, ParametersLiteral, PrecisionStats};
+use veilformer::ckks::{Ciphertext, ParametersLiteral, PrecisionStats};
 use veilformer::wire::switching_key_len;
 use veilformer_multicore::Multicore;
 

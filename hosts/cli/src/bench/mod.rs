@@ -202,7 +202,8 @@ pub(crate) fn run(args: &Args, output: Output) -> Result<(), Failure> {
             scheme::measure(&setting, set, literal, &of_set, &mut report)?;
         }
     }
-    let mut booted: Vec<&str> = names.iter().copied().filter(|n| bootstrap::literal_of(n).is_some()).collect();
+    let mut booted: Vec<&str> =
+        names.iter().copied().filter(|n| bootstrap::literal_of(n).is_some()).collect();
     while let Some((set, literal)) = booted.first().and_then(|name| bootstrap::literal_of(name)) {
         let of_set: Vec<&str> = booted
             .extract_if(.., |name| bootstrap::literal_of(name).is_some_and(|(other, _)| other == set))

@@ -14,9 +14,8 @@
 //!   always; that secret is used modulo q_0 and one special prime only
 //!   (Bossuat, Troncoso-Pastoriza, Hubaux, ACNS 2022).
 //! - x mod 1 is sin(2πx)/2π near the integers; the sine is a Chebyshev series
-//!   of a slower cosine, then three times the double angle (Han, Ki, CT-RSA 2020).
-//! - The messages must be within ±1. The sine's relative error is
-//!   (2π·|m|/2^ratio)²/6.
+//!   of a slower one, then twice the double angle (Han, Ki, CT-RSA 2020).
+//! - The messages must be within ±1. The sine's error is (2π/2^ratio)²/24 at most.
 
 mod constants;
 mod eval_mod;
@@ -35,12 +34,16 @@ use crate::ckks::{Ciphertext, Error, KeyId, KeyRequests, KeySource, galois_eleme
 use crate::ring::Basis;
 use fourier::{Direction, Stage};
 
-/// Bound on |m + q_0·I|/q_0, with room for m.
-const RANGE: f64 = 16.0 + 1.0 / 64.0;
+/// K: the multiple of q_0 in a raised coefficient is at most this.
+const MULTIPLES: u32 = 16;
+/// What is subtracted from m/q_0 + I: a quarter turns the last cosine into a sine.
+const SHIFT: f64 = 0.25;
+/// Bound on |m/q_0 + I − SHIFT|, with room for m.
+const RANGE: f64 = MULTIPLES as f64 + SHIFT + 1.0 / 64.0;
 /// Levels of the Chebyshev series.
-const SERIES_DEPTH: usize = 5;
+const SERIES_DEPTH: usize = 6;
 /// Applications of the double-angle formula.
-const DOUBLE_ANGLES: usize = 3;
+const DOUBLE_ANGLES: usize = 2;
 /// Levels of EvalMod.
 pub(crate) const BOOTSTRAP_DEPTH: u32 = (SERIES_DEPTH + DOUBLE_ANGLES) as u32;
 /// Most baby steps, and most giant steps, of one stage.
@@ -137,7 +140,7 @@ impl<'a, A: Accelerator, K: KeySource<A> + ?Sized> Bootstrap<'a, A, K> {
         self.stages(dropped, Direction::SlotToCoeff)
     }
 
-    /// Raised coefficients over 2K·q_0 in the slots, at the working scale.
+    /// Raised coefficients over 2·RANGE·q_0 in the slots, at the working scale.
     ///
     /// # Errors
     /// [`Error::Level`] below the top.

@@ -2,7 +2,7 @@
 //! its keys, the memory of its constants.
 
 use super::fourier::{Direction, Stage};
-use super::{DOUBLE_ANGLES, RANGE, SERIES_DEPTH};
+use super::{DOUBLE_ANGLES, MULTIPLES, RANGE, SERIES_DEPTH};
 use crate::ckks::{BootstrapLiteral, Error, KeyId, KeyRequests, Parameters};
 use crate::ring::Basis;
 
@@ -30,13 +30,19 @@ impl BootstrapPlan {
         let literal = *parameters.bootstrap().ok_or(none)?;
         let (slots, top) = (parameters.slots(), parameters.top_level());
         let output = parameters.max_level();
-        let mut plan =
-            Self { stages: heapless::Vec::new(), literal, slots, top, output, special: parameters.chain().special() };
+        let mut plan = Self {
+            stages: heapless::Vec::new(),
+            literal,
+            slots,
+            top,
+            output,
+            special: parameters.chain().special(),
+        };
         let (down, up) = (literal.slot_to_coeff as usize, literal.coeff_to_slot as usize);
         let q = |level: usize| parameters.chain().moduli()[level].value() as f64;
-        // SlotToCoeff leaves the message at q_0/2^ratio; CoeffToSlot takes raised
-        // coefficients, at most K·q_0, to [−1/2, 1/2] at the working scale: twice
-        // their real parts are the argument of EvalMod.
+        // SlotToCoeff leaves the message at q_0/2^ratio. CoeffToSlot takes raised
+        // coefficients t to t/(2·RANGE·q_0) at the working scale: twice their real
+        // parts are the argument of EvalMod.
         let bottom = plan.message_scale(parameters) / parameters.scale(down);
         let raised = parameters.scale(top - up) / (2.0 * RANGE * q(0));
         for (direction, first, count, ratio) in
@@ -74,7 +80,7 @@ impl BootstrapPlan {
     /// and K is at least that: no failure, whatever the ciphertext.
     pub fn failure_log2(&self) -> f64 {
         let most = (1 + self.literal.ephemeral_weight) / 2;
-        if f64::from(most) <= RANGE { f64::NEG_INFINITY } else { 0.0 }
+        if most <= MULTIPLES { f64::NEG_INFINITY } else { 0.0 }
     }
 
     /// The level at which a raised ciphertext begins.

@@ -34,11 +34,7 @@ impl<A: Accelerator, K: KeySource<A> + ?Sized> Bootstrap<'_, A, K> {
     }
 
     /// Residues modulo q_0, centred, modulo every prime of `basis`.
-    fn lift(
-        &self,
-        x: Polynomial<A, Evaluations>,
-        basis: Basis,
-    ) -> Result<Polynomial<A, Evaluations>, Error> {
+    fn lift(&self, x: Polynomial<A, Evaluations>, basis: Basis) -> Result<Polynomial<A, Evaluations>, Error> {
         let accelerator = self.evaluator.accelerator;
         let mut lifted = Polynomial::<A, Evaluations>::allocate(accelerator, basis)?;
         let others = Basis::new(1, basis.ordinary() - 1, basis.special());
