@@ -44,6 +44,11 @@ impl<A: Accelerator> Extended<A> {
 }
 
 impl<A: Accelerator> ExtendedProduct<A> {
+    pub(super) fn duplicate(&self, accelerator: &A) -> Result<Self, Error> {
+        let [x0, x1] = &self.parts;
+        Ok(Self { parts: [x0.duplicate(accelerator)?, x1.duplicate(accelerator)?] })
+    }
+
     /// The level of its factors.
     pub fn level(&self) -> usize {
         self.parts[0].basis().ordinary() - 1
@@ -237,20 +242,27 @@ impl<A: Accelerator, K: KeySource<A> + ?Sized> Evaluator<'_, A, K> {
         steps: i64,
     ) -> Result<(), Error> {
         let galois = galois_element(self.parameters.degree(), steps);
+        let x = if galois == 1 { x } else { self.automorphism_extended(x, galois)? };
+        sum.parts.iter_mut().zip(&x.parts).try_for_each(|(sum, x)| sum.add_assign(self.accelerator, x))?;
+        Ok(())
+    }
+
+    /// The image of a sum of products; its second half is divided by P and switched.
+    pub(super) fn automorphism_extended(
+        &self,
+        x: ExtendedProduct<A>,
+        galois: usize,
+    ) -> Result<ExtendedProduct<A>, Error> {
         let [x0, mut x1] = x.parts;
-        let [sum0, sum1] = &mut sum.parts;
-        if galois == 1 {
-            sum0.add_assign(self.accelerator, &x0)?;
-            return Ok(sum1.add_assign(self.accelerator, &x1)?);
-        }
         let level = Basis::level(x0.basis().ordinary() - 1);
         let special = Basis::new(0, 0, x0.basis().special());
         self.accelerator.mod_down(level, special, x1.limbs_mut())?;
         x1.truncate(level)?;
         let [mut u0, u1] = self.key_switch(KeyId::Galois(galois as u32), &x1)?;
         u0.add_assign(self.accelerator, &x0)?;
-        sum0.add_assign(self.accelerator, &u0.automorphism(self.accelerator, galois)?)?;
-        Ok(sum1.add_assign(self.accelerator, &u1.automorphism(self.accelerator, galois)?)?)
+        Ok(ExtendedProduct {
+            parts: [u0.automorphism(self.accelerator, galois)?, u1.automorphism(self.accelerator, galois)?],
+        })
     }
 
     /// Divides by P and q_l at once: the ciphertext one level below.

@@ -127,15 +127,9 @@ impl Bench<'_> {
         }
         if stage == "bootstrap_cts" {
             let prepare = || Ok(boot.raise(&bottom)?);
-            return self.setting.measure(name, self.set, 1, prepare, |x| {
-                let packed = boot.coeff_to_slot(x)?;
-                Ok(drop(boot.split(packed)?))
-            });
+            return self.setting.measure(name, self.set, 1, prepare, |x| Ok(drop(boot.coeff_to_slot(x)?)));
         }
-        let prepare = || {
-            let packed = boot.coeff_to_slot(boot.raise(&bottom)?)?;
-            Ok(boot.split(packed)?)
-        };
+        let prepare = || Ok(boot.coeff_to_slot(boot.raise(&bottom)?)?);
         self.setting.measure(name, self.set, 1, prepare, |[re, im]| {
             boot.eval_mod(re)?;
             boot.eval_mod(im)?;

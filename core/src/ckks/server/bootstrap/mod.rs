@@ -28,7 +28,7 @@ mod tests;
 pub use constants::ConstantScratch;
 pub use plan::BootstrapPlan;
 
-use super::Evaluator;
+use super::{Evaluator, ExtendedProduct};
 use crate::accel::{Accelerator, Factors, MAX_DIGITS, Polynomial, Step};
 use crate::ckks::{Ciphertext, Error, KeyId, KeyRequests, KeySource, galois_element};
 use crate::ring::Basis;
@@ -106,11 +106,14 @@ impl<'a, A: Accelerator, K: KeySource<A> + ?Sized> Bootstrap<'a, A, K> {
     /// As there.
     pub fn refresh_real(&self, x: &Ciphertext<A>) -> Result<Ciphertext<A>, Error> {
         let raised = self.raise(&self.slot_to_coeff(x)?)?;
-        let packed = self.coeff_to_slot(raised)?;
-        let mut re = self.evaluator.conjugate(&packed)?;
-        self.evaluator.add_assign(&mut re, &packed)?;
-        drop(packed);
-        self.eval_mod(re)
+        let ev = &self.evaluator;
+        let mut sum = self.last_stage(raised)?;
+        let conjugate = ev.automorphism_extended(sum.duplicate(ev.accelerator)?, self.conjugation())?;
+        for (x, y) in sum.parts.iter_mut().zip(&conjugate.parts) {
+            x.add_assign(ev.accelerator, y)?;
+        }
+        drop(conjugate);
+        self.eval_mod(ev.rescale_extended(sum)?)
     }
 
     /// From coefficients, as [`Bootstrap::slot_to_coeff`] leaves them: slot
@@ -119,8 +122,7 @@ impl<'a, A: Accelerator, K: KeySource<A> + ?Sized> Bootstrap<'a, A, K> {
     /// # Errors
     /// [`Error::Level`] above level 0.
     pub fn refresh_coefficients(&self, x: &Ciphertext<A>) -> Result<[Ciphertext<A>; 2], Error> {
-        let packed = self.coeff_to_slot(self.raise(x)?)?;
-        let [re, im] = self.split(packed)?;
+        let [re, im] = self.coeff_to_slot(self.raise(x)?)?;
         let re = self.eval_mod(re)?;
         Ok([re, self.eval_mod(im)?])
     }
@@ -137,32 +139,54 @@ impl<'a, A: Accelerator, K: KeySource<A> + ?Sized> Bootstrap<'a, A, K> {
             return Err(Error::LevelsExhausted { have: x.level(), need: floor });
         }
         let dropped = self.evaluator.drop_to(x, floor)?;
-        self.stages(dropped, Direction::SlotToCoeff)
+        self.plan.stages(Direction::SlotToCoeff).try_fold(dropped, |x, stage| {
+            let product = self.apply(x, stage)?;
+            self.evaluator.rescale_extended(product)
+        })
     }
 
-    /// Raised coefficients over 2·RANGE·q_0 in the slots, at the working scale.
+    /// Raised coefficients over RANGE·q_0 in the slots, at the working scale:
+    /// slot brv(k) has coefficient k in the first result and k + N/2 in the
+    /// second. They are taken apart before the last rescaling, whose noise is
+    /// then not doubled.
     ///
     /// # Errors
     /// [`Error::Level`] below the top.
-    pub fn coeff_to_slot(&self, x: Ciphertext<A>) -> Result<Ciphertext<A>, Error> {
+    pub fn coeff_to_slot(&self, x: Ciphertext<A>) -> Result<[Ciphertext<A>; 2], Error> {
+        let ev = &self.evaluator;
+        let mut re = self.last_stage(x)?;
+        let mut im = ev.automorphism_extended(re.duplicate(ev.accelerator)?, self.conjugation())?;
+        // z + z̄ = 2·Re z, and (z̄ − z)·i = 2·Im z.
+        for (re, im) in re.parts.iter_mut().zip(&mut im.parts) {
+            re.add_assign(ev.accelerator, im)?;
+            let two = ev.scalars(im.basis(), 2.0, 1.0)?;
+            im.multiply_scalar_assign(ev.accelerator, &two)?;
+            im.sub_assign(ev.accelerator, re)?;
+        }
+        let re = ev.rescale_extended(re)?;
+        let mut im = ev.rescale_extended(im)?;
+        self.multiply_by_i_assign(&mut im)?;
+        Ok([re, im])
+    }
+
+    fn conjugation(&self) -> usize {
+        2 * self.evaluator.parameters.degree() - 1
+    }
+
+    /// CoeffToSlot up to the rescaling of its last stage.
+    fn last_stage(&self, x: Ciphertext<A>) -> Result<ExtendedProduct<A>, Error> {
         if x.level() != self.plan.top() {
             return Err(Error::Level { have: x.level(), need: self.plan.top() });
         }
-        self.stages(x, Direction::CoeffToSlot)
-    }
-
-    /// Twice the real and twice the imaginary parts of the slots.
-    ///
-    /// # Errors
-    /// [`Error::Accelerator`].
-    pub fn split(&self, x: Ciphertext<A>) -> Result<[Ciphertext<A>; 2], Error> {
-        let mut conjugate = self.evaluator.conjugate(&x)?;
-        let mut re = x.duplicate(self.evaluator.accelerator)?;
-        self.evaluator.add_assign(&mut re, &conjugate)?;
-        // (z̄ − z)·i = 2·Im z.
-        self.evaluator.sub_assign(&mut conjugate, &x)?;
-        self.multiply_by_i_assign(&mut conjugate)?;
-        Ok([re, conjugate])
+        let (mut x, mut stages) = (x, self.plan.stages(Direction::CoeffToSlot).peekable());
+        while let Some(stage) = stages.next() {
+            let product = self.apply(x, stage)?;
+            if stages.peek().is_none() {
+                return Ok(product);
+            }
+            x = self.evaluator.rescale_extended(product)?;
+        }
+        Err(Error::LevelsExhausted { have: 0, need: 1 })
     }
 
     fn multiply_by_i_assign(&self, x: &mut Ciphertext<A>) -> Result<(), Error> {
@@ -174,12 +198,8 @@ impl<'a, A: Accelerator, K: KeySource<A> + ?Sized> Bootstrap<'a, A, K> {
         Ok(())
     }
 
-    fn stages(&self, x: Ciphertext<A>, direction: Direction) -> Result<Ciphertext<A>, Error> {
-        self.plan.stages(direction).try_fold(x, |x, stage| self.apply(x, stage))
-    }
-
-    /// One stage: all baby steps at once, then the giant steps, one level down.
-    fn apply(&self, x: Ciphertext<A>, stage: &Stage) -> Result<Ciphertext<A>, Error> {
+    /// One stage, to be rescaled: all baby steps at once, then the giant steps.
+    fn apply(&self, x: Ciphertext<A>, stage: &Stage) -> Result<ExtendedProduct<A>, Error> {
         let (ev, level) = (&self.evaluator, x.level());
         let degree = ev.parameters.degree();
         let full = |_| Error::Full { capacity: MAX_STEPS };
@@ -225,8 +245,8 @@ impl<'a, A: Accelerator, K: KeySource<A> + ?Sized> Bootstrap<'a, A, K> {
         drop(x);
         let mut total = ev.extended_product(level)?;
         for (parts, steps) in sums.into_iter().zip(stage.giants()) {
-            ev.rotate_add(&mut total, super::ExtendedProduct { parts }, steps)?;
+            ev.rotate_add(&mut total, ExtendedProduct { parts }, steps)?;
         }
-        ev.rescale_extended(total)
+        Ok(total)
     }
 }

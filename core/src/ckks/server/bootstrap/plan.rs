@@ -129,7 +129,7 @@ impl BootstrapPlan {
             }
         }
         let sliced = self.top - self.literal.coeff_to_slot as usize;
-        keys.add(KeyId::conjugation(parameters), sliced)?;
+        keys.add(KeyId::conjugation(parameters), sliced + 1)?;
         keys.add(KeyId::Relinearization, sliced)?;
         keys.add(KeyId::DenseToSparse, 0)?;
         keys.add(KeyId::SparseToDense, self.top)
