@@ -47,6 +47,9 @@ use crate::ring::{Basis, MAX_LIMBS, ModulusChain, Word};
 /// Most digits of a key switch.
 pub const MAX_DIGITS: usize = 16;
 
+/// Most baby steps of a transform.
+pub const MAX_STEPS: usize = 256;
+
 /// Executes kernels on sets of limbs. See the module's contract.
 pub trait Accelerator: Sync + Sized {
     /// Word of a residue.
@@ -319,8 +322,8 @@ pub trait Accelerator: Sync + Sized {
     }
 
     /// The inner part of a baby-step giant-step transform, exact modulo every
-    /// prime of `level` ∪ P: sums\[g\]\[h\] = Σ_b factor_{g·B+b} ⊙ r_b\[h\] for B
-    /// steps, with r_b\[h\] the step's image of P·x over Q_level ∪ P,
+    /// prime of `level` ∪ P: sums\[g\]\[h\] = Σ_b factor_{g·B+b} ⊙ r_b\[h\] for B ≤
+    /// [`MAX_STEPS`] steps, with r_b\[h\] the step's image of P·x over Q_level ∪ P,
     /// σ_b(Σ_d digits\[d\] ⊙ key_b\[h\]\[d\] + (h = 0 ? P·x\[0\] : 0)), or P·x\[h\]
     /// for the identity. P·x is zero modulo the special primes. `x` is over
     /// `level`, `digits` and the sums over `level` ∪ P, all in evaluation form.
@@ -338,6 +341,9 @@ pub trait Accelerator: Sync + Sized {
     ) -> Result<(), Error> {
         let chain = self.chain();
         let basis = check_sums(chain, level, x, digits, steps, factors, sums)?;
+        if sums.is_empty() {
+            return Ok(());
+        }
         sums.iter_mut().flatten().try_for_each(|sum| self.clear(sum))?;
         let special = Basis::new(0, 0, basis.special());
         let p: heapless::Vec<u64, MAX_LIMBS> =

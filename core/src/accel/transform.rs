@@ -1,7 +1,7 @@
 //! What one pass of a baby-step giant-step transform is given:
 //! [`Accelerator::hoisted_sums`](super::Accelerator::hoisted_sums).
 
-use super::{Error, KeyRow, MAX_DIGITS, check};
+use super::{Error, KeyRow, MAX_DIGITS, MAX_STEPS, check};
 use crate::ring::{Basis, ModulusChain};
 
 /// One baby step of a transform.
@@ -84,6 +84,7 @@ pub fn check_sums<L>(
     if !sums.is_empty() {
         digits.iter().try_for_each(|digit| check(limbs, digit.len()))?;
     }
+    check(steps.len().min(MAX_STEPS), steps.len())?;
     for step in steps {
         let identity = step.key.is_none();
         if step.galois % 2 == 0 || step.galois >= 2 * chain.degree() || (identity && step.galois != 1) {

@@ -2,6 +2,7 @@
 //! coarse ones fused so that a limb is transformed while it is in the cache.
 
 mod fused;
+mod transform;
 
 use crate::kernels::{Automorphism, ConvertTable, KernelError, Kernels, NttTable, Prime};
 use crate::memory::{Limb, Pool};
@@ -9,7 +10,9 @@ use rayon::prelude::*;
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::sync::{Arc, Mutex, PoisonError};
-use veilformer::accel::{Accelerator, Error, ErrorKind, KeyRow, MAX_DIGITS, Trusted, check_repeat};
+use veilformer::accel::{
+    Accelerator, Error, ErrorKind, Factors, KeyRow, MAX_DIGITS, Step, Trusted, check_repeat,
+};
 use veilformer::ring::{Basis, ModulusChain};
 
 /// Below this many words a kernel stays on the calling thread.
@@ -448,6 +451,18 @@ impl Accelerator for Multicore {
         sums: [&mut [Limb]; 2],
     ) -> Result<(), Error> {
         self.switch(level, digit_size, x, key, sums)
+    }
+
+    fn hoisted_sums(
+        &self,
+        level: Basis,
+        x: [&[Limb]; 2],
+        digits: &[&[Limb]],
+        steps: &[Step<'_, Limb>],
+        factors: &Factors<'_, Limb>,
+        sums: &mut [[&mut [Limb]; 2]],
+    ) -> Result<(), Error> {
+        self.sums(level, x, digits, steps, factors, sums)
     }
 }
 

@@ -24,6 +24,7 @@ mod scalar;
 mod scalar_ntt;
 #[cfg(test)]
 mod tests;
+mod transform;
 mod vector;
 
 pub use automorphism::Automorphism;
@@ -31,6 +32,7 @@ pub use convert::{ConvertTable, MAX_SOURCES};
 pub use ntt::NttTable;
 pub use path::{Kernels, OVERRIDE, Path};
 pub use prime::{MAX_BITS, MIN_BITS, Prime};
+pub use transform::{MAX_STEPS, MAX_TILE, Transform, TransformStep};
 pub use vector::MAX_DIGITS;
 
 /// Why a kernel or a table cannot be had.

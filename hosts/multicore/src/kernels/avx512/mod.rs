@@ -10,6 +10,7 @@
 pub(super) mod convert;
 pub(super) mod ntt;
 mod tail;
+pub(super) mod transform;
 pub(super) mod vector;
 
 use core::arch::x86_64::*;

@@ -3,6 +3,7 @@
 mod convert;
 mod ntt;
 mod properties;
+mod transform;
 mod vector;
 
 use super::{Kernels, Path, Prime};
