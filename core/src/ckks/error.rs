@@ -118,6 +118,8 @@ pub enum ParameterField {
     RatioBits,
     /// Weight of the ephemeral secret.
     EphemeralWeight,
+    /// log2 of the range of slots to be bootstrapped.
+    RangeBits,
     /// Bits of security of a released decryption.
     ReleaseBits,
 }

@@ -136,6 +136,25 @@ impl ParametersLiteral {
         }),
         ..SECURE
     };
+    /// N = 2^15, bootstrapped: 6 levels of 34 bits are left, of which
+    /// SlotToCoeff takes two; 17 limbs at the top, six digits. About three bits
+    /// less precise than [`Self::N16_BOOT`].
+    pub const N15_BOOT: Self = Self {
+        log_degree: 15,
+        base_bits: 46,
+        scale_bits: 34,
+        levels: 6,
+        special_primes: 3,
+        digit_size: 3,
+        bootstrap: Some(BootstrapLiteral {
+            working_bits: 46,
+            coeff_to_slot: 2,
+            slot_to_coeff: 2,
+            ratio_bits: 9,
+            ephemeral_weight: 32,
+        }),
+        ..SECURE
+    };
     /// N = 2^15, 12 limbs.
     pub const N15_12: Self =
         Self { log_degree: 15, scale_bits: 45, levels: 11, special_primes: 4, digit_size: 4, ..SECURE };
@@ -210,6 +229,7 @@ impl ParametersLiteral {
         ("n12/edge", Self::N12_EDGE),
         ("n13/3", Self::N13_3),
         ("n15/12", Self::N15_12),
+        ("n15/boot", Self::N15_BOOT),
         ("n16/12", Self::N16_12),
         ("n16/24", Self::N16_24),
         ("n16/leveled", Self::N16_LEVELED),

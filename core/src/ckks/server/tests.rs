@@ -42,6 +42,17 @@ impl<A: Trusted> Bench<'_, A> {
         self.public.encrypt(self.accelerator, &plain, &mut rng, &mut signed).unwrap()
     }
 
+    /// With the secret key: at any level, those above a fresh ciphertext's too.
+    pub(super) fn encrypt_secretly(&self, values: &[Complex], level: usize) -> Ciphertext<A> {
+        let degree = self.parameters.degree();
+        let (mut coefficients, mut words) = (vec![0; degree], vec![A::Word::default(); degree]);
+        let scale = self.parameters.scale(level);
+        self.encoder.encode(values, scale, &mut vec![0.0; degree], &mut coefficients).unwrap();
+        let mut rng = ChaCha20Rng::from_seed([level as u8; 32]);
+        let seeded = self.secret.encrypt_seeded(level, &mut coefficients, &mut rng, &mut words).unwrap();
+        seeded.expand(self.accelerator, &mut words).unwrap()
+    }
+
     pub(super) fn evaluator(&self) -> Evaluator<'_, A, [SwitchingKey<A>]>
     where
         A::Limb: Sync,

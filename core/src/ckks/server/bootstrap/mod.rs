@@ -20,12 +20,14 @@
 mod constants;
 mod eval_mod;
 mod fourier;
+mod iterate;
 mod plan;
 mod raise;
 #[cfg(all(test, feature = "insecure-toy"))]
 mod tests;
 
 pub use constants::ConstantScratch;
+pub use iterate::MAX_RANGE_BITS;
 pub use plan::BootstrapPlan;
 
 use super::{Evaluator, ExtendedProduct};
