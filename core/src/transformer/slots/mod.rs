@@ -13,17 +13,20 @@
 //! factor between what is in the slots and what the model means.
 
 mod arithmetic;
+mod attention;
 mod encrypted;
 mod executor;
 mod layout;
 mod linear;
 mod plan;
+mod tensor;
 
 pub use arithmetic::SlotArithmetic;
 pub use encrypted::{EncryptedSlots, Scratch};
-pub use executor::{SlotError, SlotExecutor, SlotTensor};
+pub use executor::SlotExecutor;
 pub use layout::{Layout, LayoutError};
-pub use plan::{Plan, PlanSlots, Planned};
+pub use plan::{Plan, PlanSlots, Planned, Refresh};
+pub use tensor::{SlotError, SlotTensor};
 
 use super::{Config, Parameter, Site};
 use crate::approx::Approximation;
