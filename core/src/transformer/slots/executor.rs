@@ -88,20 +88,14 @@ impl<'m, S: SlotArithmetic, M: Model> SlotExecutor<'m, S, M> {
     /// `levels` more and then still be refreshed. Without bootstrapping it does nothing.
     pub(super) fn ensure(&mut self, vectors: &mut [S::Vector], levels: usize) -> Result<(), SlotError> {
         let floor = self.slots.floor();
-        if floor == 0 {
-            return Ok(());
-        }
-        if vectors.iter().all(|x| self.slots.level(x) >= floor + levels) {
+        if floor == 0 || vectors.iter().all(|x| self.slots.level(x) >= floor + levels) {
             return Ok(());
         }
         for pair in vectors.chunks_mut(2) {
             match pair {
                 [x, y] => (*x, *y) = self.slots.refresh_pair(x, y)?,
-                single => {
-                    for x in single {
-                        *x = self.slots.refresh(x)?;
-                    }
-                }
+                [x] => *x = self.slots.refresh(x)?,
+                _ => {}
             }
         }
         Ok(())
