@@ -111,6 +111,7 @@ impl<'a, S, F: FnMut(f64)> Watched<'a, S, F> {
 
 impl<S: SlotArithmetic, F: FnMut(f64)> SlotArithmetic for Watched<'_, S, F> {
     type Vector = S::Vector;
+    type Known = S::Known;
 
     fn slots(&self) -> usize {
         self.inner.slots()
@@ -142,10 +143,21 @@ impl<S: SlotArithmetic, F: FnMut(f64)> SlotArithmetic for Watched<'_, S, F> {
         self.step("add known", level, work, |s| s.add_known_assign(x, known))
     }
 
-    fn multiply(&mut self, x: &S::Vector, y: &S::Vector) -> Result<S::Vector, Error> {
-        let level = self.level(x).min(self.level(y));
-        let work = self.work.product(level);
-        self.step("multiply", level, work, |s| s.multiply(x, y))
+    fn products(&mut self, pairs: &[(&S::Vector, &S::Vector)]) -> Result<S::Vector, Error> {
+        let level = pairs.iter().map(|(x, y)| self.level(x).min(self.level(y))).min().unwrap_or(0);
+        let work = self.work.product(level) + 2.0 * pairs.len() as f64 * (level as f64 + 1.0);
+        self.step("multiply", level, work, |s| s.products(pairs))
+    }
+
+    fn prepare(&mut self, known: &dyn Fn(usize) -> f64, level: usize) -> Result<S::Known, Error> {
+        let work = self.work.encode(level as f64 + 1.0);
+        self.step("prepare", level, work, |s| s.prepare(known, level))
+    }
+
+    fn weigh(&mut self, pairs: &[(&S::Vector, &S::Known)]) -> Result<S::Vector, Error> {
+        let level = pairs.first().map_or(0, |(x, _)| self.level(x));
+        let work = self.work.rescale(level) + pairs.len() as f64 * (level as f64 + 1.0);
+        self.step("weigh", level, work, |s| s.weigh(pairs))
     }
 
     fn multiply_known(
@@ -184,5 +196,17 @@ impl<S: SlotArithmetic, F: FnMut(f64)> SlotArithmetic for Watched<'_, S, F> {
         let level = self.level(x);
         let work = self.work.transform(level, rotations.baby.len(), rotations.giant.len());
         self.step("transform", level, work, |s| s.transform(x, rotations, diagonal))
+    }
+
+    fn floor(&self) -> usize {
+        self.inner.floor()
+    }
+
+    fn refresh(&mut self, x: &S::Vector) -> Result<S::Vector, Error> {
+        self.inner.refresh(x)
+    }
+
+    fn refresh_pair(&mut self, x: &S::Vector, y: &S::Vector) -> Result<(S::Vector, S::Vector), Error> {
+        self.inner.refresh_pair(x, y)
     }
 }

@@ -160,7 +160,7 @@ fn another_model_is_refused() {
     let f = files();
     let folder = f.path("another");
     fs::create_dir_all(&folder).unwrap();
-    let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/veil-mini");
+    let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/veil-leveled");
     for name in ["config.json", "model.safetensors", "vocab.txt"] {
         fs::copy(shipped.join(name), folder.join(name)).unwrap();
     }

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use veilformer::ckks::ParametersLiteral;
-use veilformer::transformer::slots::{PlanSlots, SlotExecutor, SlotTensor};
+use veilformer::transformer::slots::{PlanSlots, Refresh, SlotExecutor, SlotTensor};
 use veilformer::transformer::{Site, forward};
 use veilformer_plain::model::Model;
 use veilformer_plain::parameters::site_name;
@@ -57,7 +57,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             made.dev_polynomial.ranges.get(site)
         );
     }
-    println!("{} levels", levels(model)?);
+    print_plan(model)?;
     for (set, run) in [("training", &made.train_polynomial), ("development", &made.dev_polynomial)] {
         if let Some(site) = run.ranges.escape(&model.approximations) {
             return Err(format!("a {set} sentence leaves the interval of {}", site_name(site)).into());
@@ -67,13 +67,24 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Levels that one encrypted inference consumes.
-fn levels(model: &Model) -> Result<usize, Box<dyn Error>> {
+/// What one encrypted inference takes when a bootstrap brings level 3 to level 15.
+fn print_plan(model: &Model) -> Result<(), Box<dyn Error>> {
     let parameters = ParametersLiteral::N16_LEVELED.check()?;
-    let top = parameters.max_level();
-    let slots = PlanSlots::new(&parameters);
-    let (input, mask) = (SlotTensor::tokens(slots.input(top)), SlotTensor::tokens(slots.input(top)));
+    let refresh = Refresh { floor: 3, level: 15 };
+    let slots = PlanSlots::with_refresh(&parameters, Some(refresh));
+    let input = || SlotTensor::tokens(slots.input(refresh.level));
+    let (tokens, mask) = (input(), input());
     let mut executor = SlotExecutor::new(slots, model)?;
-    forward(&model.config, &mut executor, input, &mask)?;
-    Ok(top - executor.into_slots().finish().lowest_level)
+    forward(&model.config, &mut executor, tokens, &mask)?;
+    let plan = executor.into_slots().finish();
+    println!(
+        "{} bootstraps, {} key switches, {} products, {} diagonals, {} keys; lowest level {}",
+        plan.refreshes,
+        plan.key_switches,
+        plan.products,
+        plan.diagonals,
+        plan.keys.len(),
+        plan.lowest_level
+    );
+    Ok(())
 }

@@ -16,7 +16,7 @@ use veilformer::transformer::Config;
 pub struct Penalties {
     config: Config,
     bounds: Vec<Option<(f64, f64)>>,
-    /// The weight w of every penalty, relative to the loss of one sequence.
+    /// The weight w of every penalty, relative to the loss of one sequence; the tokens a site sees share it.
     pub weight: f64,
 }
 
@@ -34,13 +34,24 @@ impl Penalties {
     /// The derivative of the penalty by the argument.
     pub fn slope(&self, site: Site, argument: f64) -> f64 {
         self.bounds[site.index(&self.config)]
-            .map_or(0.0, |(low, high)| self.weight * (argument - argument.clamp(low, high)))
+            .map_or(0.0, |(low, high)| self.share(site) * (argument - argument.clamp(low, high)))
     }
 
     /// The penalty itself.
     pub fn value(&self, site: Site, argument: f64) -> f64 {
-        self.bounds[site.index(&self.config)]
-            .map_or(0.0, |(low, high)| 0.5 * self.weight * (argument - argument.clamp(low, high)).powi(2))
+        self.bounds[site.index(&self.config)].map_or(0.0, |(low, high)| {
+            0.5 * self.share(site) * (argument - argument.clamp(low, high)).powi(2)
+        })
+    }
+
+    /// The weight of one token's argument: a layer that works on every token must not outweigh the last one.
+    fn share(&self, site: Site) -> f64 {
+        let every = match site {
+            Site::FirstNorm(_) => true,
+            Site::Kernel(layer) | Site::SecondNorm(layer) | Site::Gate(layer) => !self.config.is_last(layer),
+            Site::FinalNorm | Site::Tanh => false,
+        };
+        if every { self.weight / self.config.length as f64 } else { self.weight }
     }
 }
 

@@ -4,6 +4,7 @@
 //!   shipped polynomials, forward and backward. The reference for every encrypted run.
 //! * [`sites`], [`remez`]: calibration: the ranges seen at every non-linear site, and the polynomials fitted to them.
 //! * [`train`], [`optimizer`], [`recipe`]: the trainer, and how the shipped model is made.
+//! * [`slots`]: the slot program on exact slots.
 //! * [`data`], [`tokenizer`], [`model`], [`run`]: GLUE files, word pieces, model folders, evaluation.
 //! * [`tensor`], [`parameters`], [`scalar`], [`random`]: what the rest is made of.
 pub mod data;
@@ -18,7 +19,7 @@ pub mod remez;
 pub mod run;
 pub mod scalar;
 pub mod sites;
-mod slots;
+pub mod slots;
 pub mod tensor;
 pub mod tokenizer;
 pub mod train;

@@ -29,7 +29,8 @@ impl<F: Scalar> Parameters<F> {
     }
 
     /// Random weights to start training from: normal with variance 1/inputs, gains 1, biases and LoRA's B zero, and
-    /// queries and keys at half that size so that the kernel starts well inside (0, 1).
+    /// queries and keys at half that size so that the kernel starts well inside (0, 1), and W_O, behind a sum over
+    /// all tokens, at a fifth.
     pub fn random(config: &Config, seed: u64) -> Self {
         let mut this = Self::zeros(config);
         for (index, (parameter, range)) in this.layout.clone().into_iter().enumerate() {
@@ -41,6 +42,7 @@ impl<F: Scalar> Parameters<F> {
                 Parameter::Gain(_) => (1.0, 0.0),
                 Parameter::Bias(_) | Parameter::LoraUp(..) => (0.0, 0.0),
                 Parameter::Attention(Projection::Query | Projection::Key, _) => (0.0, 0.5 * fan_in),
+                Parameter::Output(_) => (0.0, 0.2 * fan_in),
                 _ => (0.0, fan_in),
             };
             for value in &mut this.values[range] {

@@ -20,7 +20,7 @@ fn assets() -> PathBuf {
 }
 
 fn shipped() -> Model {
-    Model::load(&assets().join("veil-mini")).unwrap()
+    Model::load(&assets().join("veil-leveled")).unwrap()
 }
 
 fn excerpt(model: &Model) -> Vec<Example> {
@@ -83,7 +83,7 @@ fn a_model_survives_the_disk() {
 
 #[test]
 fn loader_errors_say_what_was_expected() {
-    let folder = assets().join("veil-mini");
+    let folder = assets().join("veil-leveled");
     let json = fs::read_to_string(folder.join(FILES[0])).unwrap();
     let weights = fs::read(folder.join(FILES[1])).unwrap();
     let vocabulary = fs::read_to_string(folder.join(FILES[2])).unwrap();

@@ -12,6 +12,9 @@ pub trait SlotArithmetic {
     /// A vector.
     type Vector;
 
+    /// A known vector, made ready for products at one level.
+    type Known;
+
     /// Number of slots.
     fn slots(&self) -> usize;
 
@@ -33,8 +36,21 @@ pub trait SlotArithmetic {
     /// x += a known vector, given slot by slot.
     fn add_known_assign(&mut self, x: &mut Self::Vector, known: &dyn Fn(usize) -> f64) -> Result<(), Error>;
 
+    /// Σ x ⊙ y over the pairs, of which there is at least one; one level below
+    /// the lowest of them, and one key switch for the whole sum.
+    fn products(&mut self, pairs: &[(&Self::Vector, &Self::Vector)]) -> Result<Self::Vector, Error>;
+
     /// x ⊙ y; one level below the lower of the two.
-    fn multiply(&mut self, x: &Self::Vector, y: &Self::Vector) -> Result<Self::Vector, Error>;
+    fn multiply(&mut self, x: &Self::Vector, y: &Self::Vector) -> Result<Self::Vector, Error> {
+        self.products(&[(x, y)])
+    }
+
+    /// A known vector, given slot by slot, for [`SlotArithmetic::weigh`] at `level`.
+    fn prepare(&mut self, known: &dyn Fn(usize) -> f64, level: usize) -> Result<Self::Known, Error>;
+
+    /// Σ x ⊙ known over the pairs, of which there is at least one, all at one
+    /// level; one level below.
+    fn weigh(&mut self, pairs: &[(&Self::Vector, &Self::Known)]) -> Result<Self::Vector, Error>;
 
     /// x ⊙ a known vector, delivered at `level`, below the level of x.
     fn multiply_known(
@@ -61,4 +77,19 @@ pub trait SlotArithmetic {
         rotations: BabyGiant<'_>,
         diagonal: &(dyn Fn(usize, usize, &mut [f64]) -> bool + Sync),
     ) -> Result<Self::Vector, Error>;
+
+    /// The lowest level from which a vector can be refreshed; 0 when none can.
+    fn floor(&self) -> usize {
+        0
+    }
+
+    /// The same slots at the level a bootstrap leaves. |x| ≤ 1 in every slot, x at [`SlotArithmetic::floor`] or above.
+    fn refresh(&mut self, x: &Self::Vector) -> Result<Self::Vector, Error>;
+
+    /// The same for two vectors, the real and the imaginary half of one bootstrap.
+    fn refresh_pair(
+        &mut self,
+        x: &Self::Vector,
+        y: &Self::Vector,
+    ) -> Result<(Self::Vector, Self::Vector), Error>;
 }

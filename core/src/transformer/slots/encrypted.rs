@@ -97,6 +97,7 @@ impl<A: Accelerator> DiagonalSource<A> for Diagonals<'_, '_, A> {
 
 impl<A: Accelerator, K: KeySource<A> + ?Sized> SlotArithmetic for EncryptedSlots<'_, A, K> {
     type Vector = Ciphertext<A>;
+    type Known = Plaintext<A>;
 
     fn slots(&self) -> usize {
         self.evaluator.parameters().slots()
@@ -130,13 +131,38 @@ impl<A: Accelerator, K: KeySource<A> + ?Sized> SlotArithmetic for EncryptedSlots
         self.evaluator.add_plain_assign(x, &y)
     }
 
-    fn multiply(&mut self, x: &Ciphertext<A>, y: &Ciphertext<A>) -> Result<Ciphertext<A>, Error> {
+    fn products(&mut self, pairs: &[(&Ciphertext<A>, &Ciphertext<A>)]) -> Result<Ciphertext<A>, Error> {
         let evaluator = &self.evaluator;
-        match (x.level(), y.level()) {
-            (a, b) if a > b => evaluator.multiply_rescale(&evaluator.drop_to(x, b)?, y),
-            (a, b) if a < b => evaluator.multiply_rescale(x, &evaluator.drop_to(y, a)?),
-            _ => evaluator.multiply_rescale(x, y),
+        let level = pairs.iter().map(|(x, y)| x.level().min(y.level())).min().unwrap_or(0);
+        let mut sum = evaluator.product(level)?;
+        for (x, y) in pairs {
+            match (x.level() > level, y.level() > level) {
+                (false, false) => evaluator.multiply_add(&mut sum, x, y)?,
+                (true, false) => evaluator.multiply_add(&mut sum, &evaluator.drop_to(x, level)?, y)?,
+                (false, true) => evaluator.multiply_add(&mut sum, x, &evaluator.drop_to(y, level)?)?,
+                (true, true) => {
+                    let (x, y) = (evaluator.drop_to(x, level)?, evaluator.drop_to(y, level)?);
+                    evaluator.multiply_add(&mut sum, &x, &y)?;
+                }
+            }
         }
+        evaluator.rescale(sum)
+    }
+
+    fn prepare(&mut self, known: &dyn Fn(usize) -> f64, level: usize) -> Result<Plaintext<A>, Error> {
+        self.fill(known);
+        let scale = self.evaluator.factor_scale(level, level);
+        let accelerator = self.evaluator.accelerator();
+        encode(accelerator, self.encoder, &mut self.scratch, Basis::level(level), scale)
+    }
+
+    fn weigh(&mut self, pairs: &[(&Ciphertext<A>, &Plaintext<A>)]) -> Result<Ciphertext<A>, Error> {
+        let level = pairs.first().map_or(0, |(x, _)| x.level());
+        let mut sum = self.evaluator.product(level)?;
+        for &(x, known) in pairs {
+            self.evaluator.multiply_plain_add(&mut sum, x, known)?;
+        }
+        self.evaluator.rescale(sum)
     }
 
     fn multiply_known(
@@ -184,5 +210,17 @@ impl<A: Accelerator, K: KeySource<A> + ?Sized> SlotArithmetic for EncryptedSlots
             fill: diagonal,
         };
         self.evaluator.transform(x, rotations, &mut diagonals)
+    }
+
+    fn refresh(&mut self, x: &Ciphertext<A>) -> Result<Ciphertext<A>, Error> {
+        Err(Error::LevelsExhausted { have: x.level(), need: x.level() + 1 })
+    }
+
+    fn refresh_pair(
+        &mut self,
+        x: &Ciphertext<A>,
+        y: &Ciphertext<A>,
+    ) -> Result<(Ciphertext<A>, Ciphertext<A>), Error> {
+        Ok((self.refresh(x)?, self.refresh(y)?))
     }
 }

@@ -1,102 +1,28 @@
 //! The encoder's operations on slots.
 
-use super::{Layout, LayoutError, Model, SlotArithmetic, linear};
-use crate::approx::{Approximation, Interval};
+use super::tensor::{Lanes, SlotError, SlotTensor};
+use super::{Layout, Model, SlotArithmetic, attention, linear};
+use crate::approx::{Approximation, Function, Interval};
 use crate::ckks::Error;
 use crate::transformer::{Config, Executor, Norm, Parameter, Projection, Site};
 
-/// Why the encrypted program cannot go on.
-#[derive(Clone, Copy, Debug, PartialEq)]
-#[cfg_attr(feature = "defmt", derive(defmt::Format))]
-#[non_exhaustive]
-pub enum SlotError {
-    /// The model does not fit the slots.
-    Layout(LayoutError),
-    /// The scheme refused.
-    Scheme(Error),
-    /// The model has no approximation for a site.
-    NoApproximation(Site),
-    /// A tensor came in a form the operation cannot use.
-    Form,
-}
-
-impl core::fmt::Display for SlotError {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        match self {
-            Self::Layout(error) => error.fmt(f),
-            Self::Scheme(error) => error.fmt(f),
-            Self::NoApproximation(site) => {
-                write!(f, "the model has no approximation for {site:?}; calibrate it first")
-            }
-            Self::Form => write!(f, "a tensor came in a form this operation cannot use on slots"),
-        }
-    }
-}
-
-impl core::error::Error for SlotError {}
-
-impl From<Error> for SlotError {
-    fn from(error: Error) -> Self {
-        Self::Scheme(error)
-    }
-}
-
-impl From<LayoutError> for SlotError {
-    fn from(error: LayoutError) -> Self {
-        Self::Layout(error)
-    }
-}
-
-/// Which lanes of a tensor mean something, and what the others hold.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Lanes {
-    /// Every token.
-    All,
-    /// The first lanes only, the others are zero.
-    Clean,
-    /// Lane 0 only, the others hold anything.
-    Dirty,
-}
-
-/// A matrix in the slots: meaning = factor·slots, then the gain and bias of a
-/// pending norm, which the next linear map takes in.
-pub struct SlotTensor<V> {
-    vector: V,
-    /// The second half of a gate's input.
-    second: Option<V>,
-    factor: f64,
-    lanes: Lanes,
-    pending: Option<Norm>,
-}
-
-impl<V> SlotTensor<V> {
-    /// A matrix with one row per token, as the client encrypts it.
-    pub fn tokens(vector: V) -> Self {
-        Self { vector, second: None, factor: 1.0, lanes: Lanes::All, pending: None }
-    }
-
-    /// The slots; the result of a whole forward pass has factor 1.
-    pub fn vector(&self) -> &V {
-        &self.vector
-    }
-
-    fn derived(vector: V, factor: f64, lanes: Lanes) -> Self {
-        Self { vector, second: None, factor, lanes, pending: None }
-    }
-}
-
 /// Executes the encoder on any [`SlotArithmetic`].
+///
+/// Where the arithmetic can refresh, vectors are refreshed at four kinds of
+/// places, all bounded by a calibrated interval: the residual stream, the
+/// output of a norm, and the arguments of the kernel and the gate (tanh alike).
+/// Each is refreshed when the levels to the next such place are not there.
 pub struct SlotExecutor<'m, S, M> {
-    slots: S,
+    pub(super) slots: S,
     model: &'m M,
-    layout: Layout,
+    pub(super) layout: Layout,
 }
 
-fn half(interval: Interval) -> f64 {
+pub(super) fn half(interval: Interval) -> f64 {
     0.5 * interval.width()
 }
 
-fn middle(interval: Interval) -> f64 {
+pub(super) fn middle(interval: Interval) -> f64 {
     0.5 * (interval.low() + interval.high())
 }
 
@@ -123,7 +49,7 @@ impl<'m, S: SlotArithmetic, M: Model> SlotExecutor<'m, S, M> {
         self.slots
     }
 
-    fn config(&self) -> &'m Config {
+    pub(super) fn config(&self) -> &'m Config {
         self.model.config()
     }
 
@@ -131,13 +57,67 @@ impl<'m, S: SlotArithmetic, M: Model> SlotExecutor<'m, S, M> {
         self.model.approximation(site).ok_or(SlotError::NoApproximation(site))
     }
 
+    /// The levels a norm takes.
+    fn norm_levels(&self, site: Site) -> Result<usize, SlotError> {
+        Ok(self.approximation(site)?.depth() as usize + 2)
+    }
+
+    /// The power of two h for which a norm's input and output both stay within ±1 in the slots, whatever
+    /// they are, as long as the variance v stays in its interval: |x| ≤ √(d·v) there, |x̂| ≤ √d (and a tenth for
+    /// the polynomial's error), and slots hold x/(2ʰ·√(d·half)).
+    fn norm_headroom(interval: Interval) -> u32 {
+        let mut bits = 0;
+        let mut room = half(interval);
+        while room < f64::max(interval.high(), 1.21) && bits < 16 {
+            room *= 4.0;
+            bits += 1;
+        }
+        bits
+    }
+
     /// The slots of a norm's input hold this many times the meaning: then the
     /// sum of squares is the variance on the polynomial's unit interval, up to
-    /// a constant.
+    /// a constant and 4ʰ.
     fn norm_scale(&self, norm: Norm) -> Result<f64, SlotError> {
-        let site = norm.site().ok_or(SlotError::Form)?;
-        let half = half(self.approximation(site)?.interval());
-        Ok(1.0 / libm::sqrt(self.config().width as f64 * half))
+        let interval = self.approximation(norm.site().ok_or(SlotError::Form)?)?.interval();
+        let room = f64::from(1u32 << Self::norm_headroom(interval));
+        Ok(1.0 / (room * libm::sqrt(self.config().width as f64 * half(interval))))
+    }
+
+    /// Refreshes vectors, all at one level and within ±1, that could not spend
+    /// `levels` more and then still be refreshed. Without bootstrapping it does nothing.
+    pub(super) fn ensure(&mut self, vectors: &mut [S::Vector], levels: usize) -> Result<(), SlotError> {
+        let floor = self.slots.floor();
+        if floor == 0 || vectors.iter().all(|x| self.slots.level(x) >= floor + levels) {
+            return Ok(());
+        }
+        for pair in vectors.chunks_mut(2) {
+            match pair {
+                [x, y] => (*x, *y) = self.slots.refresh_pair(x, y)?,
+                [x] => *x = self.slots.refresh(x)?,
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// factor·x at `level`, which may be x's own where the factor is 1.
+    pub(super) fn at_factor(
+        &mut self,
+        x: &S::Vector,
+        factor: f64,
+        level: usize,
+    ) -> Result<S::Vector, SlotError> {
+        if factor == 1.0 && self.slots.level(x) == level {
+            return Ok(self.slots.duplicate(x)?);
+        }
+        Ok(self.slots.scale(x, factor, level)?)
+    }
+
+    /// The level below a vector's.
+    pub(super) fn below(&self, x: &S::Vector) -> Result<usize, SlotError> {
+        let have = self.slots.level(x);
+        have.checked_sub(1).ok_or(SlotError::Scheme(Error::LevelsExhausted { have, need: 1 }))
     }
 
     /// What the output of a linear map is multiplied by, so that the function after it needs no affine map.
@@ -148,7 +128,8 @@ impl<'m, S: SlotArithmetic, M: Model> SlotExecutor<'m, S, M> {
                 libm::sqrt(self.config().kernel_scale() / half(interval))
             }
             Parameter::Output(layer) => self.norm_scale(Norm::Second(layer))?,
-            Parameter::Contract(_) => self.norm_scale(Norm::Final)?,
+            Parameter::Contract(layer) if self.config().is_last(layer) => self.norm_scale(Norm::Final)?,
+            Parameter::Contract(layer) => self.norm_scale(Norm::First(layer + 1))?,
             Parameter::HeadUp => 1.0 / half(self.approximation(Site::Tanh)?.interval()),
             _ => 1.0,
         })
@@ -200,7 +181,7 @@ impl<'m, S: SlotArithmetic, M: Model> SlotExecutor<'m, S, M> {
     }
 
     /// Adds up `count` copies of x, each turned by `stride` more; `count` is a power of two.
-    fn fold(&mut self, x: &mut S::Vector, count: usize, stride: i64) -> Result<(), SlotError> {
+    pub(super) fn fold(&mut self, x: &mut S::Vector, count: usize, stride: i64) -> Result<(), SlotError> {
         let mut step = 1;
         while step < count {
             let turned = self.slots.rotate(x, step as i64 * stride)?;
@@ -210,10 +191,6 @@ impl<'m, S: SlotArithmetic, M: Model> SlotExecutor<'m, S, M> {
         Ok(())
     }
 
-    fn squared(&mut self, x: &S::Vector) -> Result<S::Vector, SlotError> {
-        Ok(self.slots.multiply(x, x)?)
-    }
-
     fn expand(
         &mut self,
         x: &SlotTensor<S::Vector>,
@@ -221,27 +198,32 @@ impl<'m, S: SlotArithmetic, M: Model> SlotExecutor<'m, S, M> {
     ) -> Result<SlotTensor<S::Vector>, SlotError> {
         let config = self.config();
         let (width, f) = (config.width, config.feed_forward);
+        let every = x.lanes == Lanes::All;
         let used = f.div_ceil(width);
-        let interval = self.approximation(Site::Gate(layer))?.interval();
-        // Copies of lane 0 in as many lanes as a half of the hidden layer takes.
-        let mut spread = SlotTensor { vector: self.slots.duplicate(&x.vector)?, second: None, ..*x };
+        let gate = self.approximation(Site::Gate(layer))?;
+        let interval = gate.interval();
+        // Token 0 alone: copies of lane 0 in as many lanes as a half of the hidden layer takes.
+        let mut spread = x.with(self.slots.duplicate(&x.vector)?);
         self.fold(&mut spread.vector, used.next_power_of_two(), -(self.layout.batch() as i64))?;
         let rows = |place: usize, _: usize| Some(place);
         let half_of = |start: usize| {
             move |place: usize, lane: usize| {
-                let feature = lane * width + place;
+                let feature = if every { place } else { lane * width + place };
                 (feature < f).then_some(start + feature)
             }
         };
-        let lanes = |lane: usize| lane < used;
+        let lanes = |lane: usize| every || lane < used;
         let weight = Parameter::Expand(layer);
         let a = self.map(&spread, weight, 1.0, rows, half_of(0), lanes)?;
-        let mut b = self.map(&spread, weight, 1.0 / half(interval), rows, half_of(f), lanes)?;
+        let mut b = [self.map(&spread, weight, 1.0 / half(interval), rows, half_of(f), lanes)?];
         let offset = -middle(interval) / half(interval);
         if offset != 0.0 {
-            self.slots.add_known_assign(&mut b, &|_| offset)?;
+            self.slots.add_known_assign(&mut b[0], &|_| offset)?;
         }
-        Ok(SlotTensor { second: Some(b), ..SlotTensor::derived(a, 1.0, Lanes::Clean) })
+        // The product with a, and the second matrix.
+        self.ensure(&mut b, gate.depth() as usize + 2)?;
+        let lanes = if every { Lanes::All } else { Lanes::Clean };
+        Ok(SlotTensor { more: b.into_iter().collect(), ..SlotTensor::derived(a, 1.0, lanes) })
     }
 
     fn contract(
@@ -251,20 +233,22 @@ impl<'m, S: SlotArithmetic, M: Model> SlotExecutor<'m, S, M> {
     ) -> Result<SlotTensor<S::Vector>, SlotError> {
         let config = self.config();
         let width = config.width;
+        let every = x.lanes == Lanes::All;
         let weight = Parameter::Contract(layer);
         let scale = self.output_scale(weight)?;
         let mut sum: Option<S::Vector> = None;
         for lane in 0..config.feed_forward.div_ceil(width) {
-            let turned = self.slots.rotate(&x.vector, (lane * self.layout.batch()) as i64)?;
-            let part = SlotTensor { vector: turned, second: None, ..*x };
+            let part = x.with(self.slots.rotate(&x.vector, (lane * self.layout.batch()) as i64)?);
             let rows = |place: usize, _: usize| Some(lane * width + place);
-            let y = self.map(&part, weight, scale, rows, |place, _| Some(place), |lane| lane == 0)?;
+            let y =
+                self.map(&part, weight, scale, rows, |place, _| Some(place), |lane| every || lane == 0)?;
             match &mut sum {
                 None => sum = Some(y),
                 Some(sum) => self.slots.add_assign(sum, &y)?,
             }
         }
-        Ok(SlotTensor::derived(sum.ok_or(SlotError::Form)?, 1.0 / scale, Lanes::Clean))
+        let lanes = if every { Lanes::All } else { Lanes::Clean };
+        Ok(SlotTensor::derived(sum.ok_or(SlotError::Form)?, 1.0 / scale, lanes))
     }
 }
 
@@ -296,53 +280,80 @@ impl<S: SlotArithmetic, M: Model> Executor for SlotExecutor<'_, S, M> {
         Ok(SlotTensor::derived(y, 1.0 / scale, lanes))
     }
 
+    /// The residual stream a takes the factor of b, which its producer chose for the norm that follows.
     fn add(&mut self, a: &Self::Tensor, b: &Self::Tensor) -> Result<Self::Tensor, SlotError> {
-        let (high, low) =
-            if self.slots.level(&a.vector) > self.slots.level(&b.vector) { (a, b) } else { (b, a) };
-        let level = self.slots.level(&low.vector);
-        if a.pending.is_some() || b.pending.is_some() || low.lanes == Lanes::Dirty {
+        let dirty = a.lanes == Lanes::Dirty && b.lanes == Lanes::Clean;
+        if a.pending.is_some() || b.pending.is_some() || (a.lanes != b.lanes && !dirty) {
             return Err(SlotError::Form);
         }
-        let ratio = high.factor / low.factor;
-        let mut sum = if self.slots.level(&high.vector) == level {
-            if ratio != 1.0 || high.lanes != low.lanes {
-                return Err(SlotError::Form);
-            }
-            self.slots.duplicate(&high.vector)?
-        } else if high.lanes == Lanes::Dirty {
+        let ratio = a.factor / b.factor;
+        let most = if dirty || ratio != 1.0 { self.below(&a.vector)? } else { self.slots.level(&a.vector) };
+        let level = self.slots.level(&b.vector).min(most);
+        let mut sum = if dirty {
             let layout = self.layout;
             let first = |slot: usize| if layout.place(slot).1 == 0 { ratio } else { 0.0 };
-            self.slots.multiply_known(&high.vector, &first, level)?
+            self.slots.multiply_known(&a.vector, &first, level)?
         } else {
-            self.slots.scale(&high.vector, ratio, level)?
+            self.at_factor(&a.vector, ratio, level)?
         };
-        self.slots.add_assign(&mut sum, &low.vector)?;
-        Ok(SlotTensor::derived(sum, low.factor, low.lanes))
+        if self.slots.level(&b.vector) == level {
+            self.slots.add_assign(&mut sum, &b.vector)?;
+        } else {
+            let b = self.at_factor(&b.vector, 1.0, level)?;
+            self.slots.add_assign(&mut sum, &b)?;
+        }
+        let mut levels = 0;
+        for site in Site::all(self.config()).filter(|site| site.function() == Function::InverseSqrt) {
+            levels = levels.max(self.norm_levels(site)?);
+        }
+        let mut sum = [sum];
+        self.ensure(&mut sum, levels)?;
+        let [sum] = sum;
+        Ok(SlotTensor::derived(sum, b.factor, b.lanes))
     }
 
     fn layer_norm(&mut self, x: &Self::Tensor, norm: Norm) -> Result<Self::Tensor, SlotError> {
         let site = norm.site().ok_or(SlotError::Form)?;
         let approximation = self.approximation(site)?;
         let scale = self.norm_scale(norm)?;
-        if (x.factor * scale - 1.0).abs() > 1e-9 || x.pending.is_some() || x.lanes == Lanes::Dirty {
+        if x.pending.is_some() || !matches!(x.lanes, Lanes::All | Lanes::Clean) {
             return Err(SlotError::Form);
         }
         let (config, layout, interval) = (self.config(), self.layout, approximation.interval());
-        let mut variance = self.squared(&x.vector)?;
+        // Only the client's tensor comes with another factor.
+        let ratio = x.factor * scale;
+        let fits = (ratio - 1.0).abs() < 1e-9;
+        let scaled =
+            if fits { None } else { Some(self.at_factor(&x.vector, ratio, self.below(&x.vector)?)?) };
+        let x_slots = scaled.as_ref().unwrap_or(&x.vector);
+        let mut variance = self.slots.multiply(x_slots, x_slots)?;
         self.fold(&mut variance, config.width, layout.feature_stride() as i64)?;
+        for _ in 0..2 * Self::norm_headroom(interval) {
+            let copy = self.slots.duplicate(&variance)?;
+            self.slots.add_assign(&mut variance, &copy)?;
+        }
         let offset = (config.norm_epsilon - middle(interval)) / half(interval);
         let every = x.lanes == Lanes::All;
         // Empty lanes stay at 0, in the middle of the interval.
         let known = |slot: usize| if every || layout.place(slot).1 == 0 { offset } else { 0.0 };
         self.slots.add_known_assign(&mut variance, &known)?;
         let root = self.slots.chebyshev(&variance, approximation.coefficients())?;
-        let vector = self.slots.multiply(&x.vector, &root)?;
-        Ok(SlotTensor { pending: Some(norm), ..SlotTensor::derived(vector, x.factor, x.lanes) })
+        let mut vector = [self.slots.multiply(x_slots, &root)?];
+        let levels = match norm {
+            Norm::First(layer) => attention::value_levels(config.is_last(layer)),
+            // Both matrices and the gate's product.
+            Norm::Second(_) => 3,
+            // The head's matrices up to tanh.
+            Norm::Final | Norm::Embedding => 1 + usize::from(config.head_rank > 0),
+        };
+        self.ensure(&mut vector, levels)?;
+        let [vector] = vector;
+        Ok(SlotTensor { pending: Some(norm), ..SlotTensor::derived(vector, 1.0 / scale, x.lanes) })
     }
 
     fn first_token(&mut self, x: &Self::Tensor) -> Result<Self::Tensor, SlotError> {
         let lanes = if x.lanes == Lanes::All { Lanes::Dirty } else { x.lanes };
-        Ok(SlotTensor { vector: self.slots.duplicate(&x.vector)?, second: None, lanes, ..*x })
+        Ok(SlotTensor { lanes, ..x.with(self.slots.duplicate(&x.vector)?) })
     }
 
     fn mask_tokens(&mut self, x: &Self::Tensor, mask: &Self::Tensor) -> Result<Self::Tensor, SlotError> {
@@ -356,37 +367,25 @@ impl<S: SlotArithmetic, M: Model> Executor for SlotExecutor<'_, S, M> {
         key: &Self::Tensor,
         layer: usize,
     ) -> Result<Self::Tensor, SlotError> {
-        // One query per sentence, clean so that it can be spread over the tokens.
-        if query.lanes != Lanes::Clean || key.lanes != Lanes::All {
-            return Err(SlotError::Form);
-        }
-        let (config, layout) = (self.config(), self.layout);
         let approximation = self.approximation(Site::Kernel(layer))?;
-        let mut difference = self.slots.duplicate(&query.vector)?;
-        self.fold(&mut difference, layout.length(), -(layout.batch() as i64))?;
-        self.slots.subtract_assign(&mut difference, &key.vector)?;
-        let mut exponent = self.squared(&difference)?;
-        let stride = (config.heads * layout.feature_stride()) as i64;
-        self.fold(&mut exponent, config.head_width(), stride)?;
-        self.slots.negate_assign(&mut exponent)?;
-        let interval = approximation.interval();
-        self.slots.add_known_assign(&mut exponent, &|_| -middle(interval) / half(interval))?;
-        let mut scores = self.slots.chebyshev(&exponent, approximation.coefficients())?;
-        for _ in 0..approximation.squarings() {
-            scores = self.squared(&scores)?;
+        match (query.lanes, key.lanes) {
+            (Lanes::Clean, Lanes::All) => self.scores_of_first(&query.vector, &key.vector, &approximation),
+            (Lanes::All, Lanes::All) => self.scores_of_all(&query.vector, &key.vector, &approximation),
+            _ => Err(SlotError::Form),
         }
-        Ok(SlotTensor::derived(scores, 1.0, Lanes::All))
     }
 
     fn mix(&mut self, scores: &Self::Tensor, value: &Self::Tensor) -> Result<Self::Tensor, SlotError> {
-        let layout = self.layout;
-        let mut mixed = self.slots.multiply(&scores.vector, &value.vector)?;
-        self.fold(&mut mixed, layout.length(), layout.batch() as i64)?;
-        Ok(SlotTensor::derived(mixed, scores.factor * value.factor, Lanes::Dirty))
+        let (mixed, lanes) = match scores.lanes {
+            Lanes::All => self.mix_first(&scores.vector, &value.vector)?,
+            Lanes::Shifts => self.mix_all(scores, &value.vector)?,
+            _ => return Err(SlotError::Form),
+        };
+        Ok(SlotTensor::derived(mixed, scores.factor * value.factor, lanes))
     }
 
     fn gate(&mut self, hidden: &Self::Tensor, layer: usize) -> Result<Self::Tensor, SlotError> {
-        let b = hidden.second.as_ref().ok_or(SlotError::Form)?;
+        let b = hidden.more.first().ok_or(SlotError::Form)?;
         let approximation = self.approximation(Site::Gate(layer))?;
         let relu = self.slots.chebyshev(b, approximation.coefficients())?;
         let vector = self.slots.multiply(&hidden.vector, &relu)?;
@@ -399,7 +398,10 @@ impl<S: SlotArithmetic, M: Model> Executor for SlotExecutor<'_, S, M> {
         if (x.factor * scale - 1.0).abs() > 1e-9 || middle(approximation.interval()) != 0.0 {
             return Err(SlotError::Form);
         }
-        let vector = self.slots.chebyshev(&x.vector, approximation.coefficients())?;
+        let mut argument = [self.slots.duplicate(&x.vector)?];
+        // The last matrix.
+        self.ensure(&mut argument, approximation.depth() as usize + 1)?;
+        let vector = self.slots.chebyshev(&argument[0], approximation.coefficients())?;
         Ok(SlotTensor::derived(vector, 1.0, x.lanes))
     }
 }

@@ -28,12 +28,8 @@ pub enum LayoutError {
         /// Slots there are.
         have: usize,
     },
-    /// Without bootstrapping only one layer can be evaluated.
-    Layers {
-        /// Layers of the model.
-        given: usize,
-    },
-    /// A hidden width needs more lanes than the model has tokens.
+    /// A hidden width exceeds the model's, or in a single layer, where it may
+    /// spread over the tokens' lanes, all of them.
     Hidden {
         /// Its width.
         given: usize,
@@ -52,9 +48,6 @@ impl core::fmt::Display for LayoutError {
             }
             Self::TooLarge { need, have } => {
                 write!(f, "one sentence needs {need} slots and there are {have}; use a larger ring")
-            }
-            Self::Layers { given } => {
-                write!(f, "{given} layers need bootstrapping; leveled evaluation carries one")
             }
             Self::Hidden { given, max } => write!(f, "a hidden width of {given} exceeds {max}"),
             Self::NotFolded => {
@@ -76,14 +69,13 @@ impl Layout {
         if let Some(given) = [width, heads, length].into_iter().find(|n| !n.is_power_of_two()) {
             return Err(LayoutError::PowerOfTwo { given });
         }
-        if layers != 1 {
-            return Err(LayoutError::Layers { given: layers });
-        }
         if config.lora_rank != 0 || config.embedding_affine {
             return Err(LayoutError::NotFolded);
         }
         let max = width * length;
-        for (given, max) in [(feed_forward, max), (head_hidden, width), (head_rank, width)] {
+        // Only where token 0 alone matters are the other tokens' lanes free.
+        let hidden = if layers == 1 { max } else { width };
+        for (given, max) in [(feed_forward, hidden), (head_hidden, width), (head_rank, width)] {
             if given > max {
                 return Err(LayoutError::Hidden { given, max });
             }

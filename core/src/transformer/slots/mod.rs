@@ -1,11 +1,13 @@
-//! The encoder in the slots of one ring, leveled: no bootstrapping, one layer.
+//! The encoder in the slots of one ring: leveled where one layer fits the
+//! levels, with bootstraps where the arithmetic has them.
 //!
 //! One ciphertext carries a whole batch. Feature f of token t of sentence b
 //! sits in slot f·T·B + t·B + b, so that turning the slots by T·B turns the
 //! features cyclically and exactly: a sum over all features, or over the
 //! features of a head (which are interleaved), is log2 rotations and no mask.
-//! Only token 0 of the last layer is ever read, so after attention the tokens'
-//! places ("lanes") are free and hold the second half of a wide hidden layer.
+//! Of the last layer only token 0 is ever read, so after its attention the
+//! other tokens' places ("lanes") are free, and in a model of one layer they
+//! hold the rest of a wide hidden layer.
 //!
 //! Constants cost no level here: the interval of every polynomial, 1/√n, 1/d,
 //! the gains and biases of a norm and its projection to mean zero are folded
@@ -13,17 +15,20 @@
 //! factor between what is in the slots and what the model means.
 
 mod arithmetic;
+mod attention;
 mod encrypted;
 mod executor;
 mod layout;
 mod linear;
 mod plan;
+mod tensor;
 
 pub use arithmetic::SlotArithmetic;
 pub use encrypted::{EncryptedSlots, Scratch};
-pub use executor::{SlotError, SlotExecutor, SlotTensor};
+pub use executor::SlotExecutor;
 pub use layout::{Layout, LayoutError};
-pub use plan::{Plan, PlanSlots, Planned};
+pub use plan::{Plan, PlanSlots, Planned, Refresh};
+pub use tensor::{SlotError, SlotTensor};
 
 use super::{Config, Parameter, Site};
 use crate::approx::Approximation;

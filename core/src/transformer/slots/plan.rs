@@ -14,10 +14,22 @@ pub struct Plan {
     pub key_switches: usize,
     /// Products of two ciphertexts.
     pub products: usize,
-    /// Plaintexts encoded for linear transforms.
+    /// Plaintexts encoded for linear transforms and masks.
     pub diagonals: usize,
+    /// Bootstraps; two vectors refreshed together count once.
+    pub refreshes: usize,
     /// The lowest level reached.
     pub lowest_level: usize,
+}
+
+/// What a bootstrap does to levels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct Refresh {
+    /// The lowest level it takes, at least 1.
+    pub floor: usize,
+    /// The level it leaves.
+    pub level: usize,
 }
 
 /// A vector of the dry run: its level.
@@ -27,13 +39,20 @@ pub struct Planned(usize);
 /// Counts instead of computing.
 pub struct PlanSlots<'a> {
     parameters: &'a Parameters,
+    refresh: Option<Refresh>,
     plan: Plan,
 }
 
 impl<'a> PlanSlots<'a> {
-    /// A dry run under `parameters`.
+    /// A dry run under `parameters`, without bootstrapping.
     pub fn new(parameters: &'a Parameters) -> Self {
-        Self { parameters, plan: Plan { lowest_level: parameters.max_level(), ..Plan::default() } }
+        Self::with_refresh(parameters, None)
+    }
+
+    /// A dry run under `parameters`, with bootstraps where `refresh` says what they do.
+    pub fn with_refresh(parameters: &'a Parameters, refresh: Option<Refresh>) -> Self {
+        let plan = Plan { lowest_level: parameters.max_level(), ..Plan::default() };
+        Self { parameters, refresh, plan }
     }
 
     /// A vector as a client would encrypt it at `level`.
@@ -52,11 +71,16 @@ impl<'a> PlanSlots<'a> {
         Ok(Planned(left))
     }
 
-    fn product(&mut self, level: usize) -> Result<Planned, Error> {
-        self.plan.keys.add(KeyId::Relinearization, level)?;
-        self.plan.key_switches += 1;
-        self.plan.products += 1;
-        self.down(level, 1)
+    fn renew(&mut self, vectors: &[&Planned]) -> Result<Planned, Error> {
+        let have = vectors.iter().map(|x| x.0).min().unwrap_or(0);
+        match self.refresh {
+            Some(Refresh { floor, level }) if have >= floor => {
+                self.plan.refreshes += 1;
+                Ok(Planned(level))
+            }
+            Some(Refresh { floor, .. }) => Err(Error::Level { have, need: floor }),
+            None => Err(Error::LevelsExhausted { have, need: have + 1 }),
+        }
     }
 
     fn turn(&mut self, level: usize, steps: i64) -> Result<(), Error> {
@@ -71,6 +95,7 @@ impl<'a> PlanSlots<'a> {
 
 impl SlotArithmetic for PlanSlots<'_> {
     type Vector = Planned;
+    type Known = Planned;
 
     fn slots(&self) -> usize {
         self.parameters.slots()
@@ -100,8 +125,25 @@ impl SlotArithmetic for PlanSlots<'_> {
         Ok(())
     }
 
-    fn multiply(&mut self, x: &Planned, y: &Planned) -> Result<Planned, Error> {
-        self.product(x.0.min(y.0))
+    fn products(&mut self, pairs: &[(&Planned, &Planned)]) -> Result<Planned, Error> {
+        let level = pairs.iter().map(|(x, y)| x.0.min(y.0)).min().unwrap_or(0);
+        self.plan.keys.add(KeyId::Relinearization, level)?;
+        self.plan.key_switches += 1;
+        self.plan.products += pairs.len();
+        self.down(level, 1)
+    }
+
+    fn prepare(&mut self, _: &dyn Fn(usize) -> f64, level: usize) -> Result<Planned, Error> {
+        self.plan.diagonals += 1;
+        Ok(Planned(level))
+    }
+
+    fn weigh(&mut self, pairs: &[(&Planned, &Planned)]) -> Result<Planned, Error> {
+        let level = pairs.first().map_or(0, |(x, _)| x.0);
+        match pairs.iter().flat_map(|&(x, known)| [x, known]).find(|v| v.0 != level) {
+            Some(other) => Err(Error::Level { have: other.0, need: level }),
+            None => self.down(level, 1),
+        }
     }
 
     fn multiply_known(
@@ -147,5 +189,18 @@ impl SlotArithmetic for PlanSlots<'_> {
         }
         self.plan.diagonals += rotations.baby.len() * rotations.giant.len();
         self.down(x.0, 1)
+    }
+
+    fn floor(&self) -> usize {
+        self.refresh.map_or(0, |refresh| refresh.floor)
+    }
+
+    fn refresh(&mut self, x: &Planned) -> Result<Planned, Error> {
+        self.renew(&[x])
+    }
+
+    fn refresh_pair(&mut self, x: &Planned, y: &Planned) -> Result<(Planned, Planned), Error> {
+        let fresh = self.renew(&[x, y])?;
+        Ok((fresh, fresh))
     }
 }
