@@ -3,6 +3,7 @@
 use super::SlotArithmetic;
 use crate::accel::{Accelerator, Evaluations, Polynomial};
 use crate::ckks::encoding::Encoder;
+use crate::ckks::server::bootstrap::Bootstrap;
 use crate::ckks::server::{BabyGiant, DiagonalSource, Evaluator};
 use crate::ckks::{Ciphertext, Error, KeySource, Plaintext};
 use crate::ring::Basis;
@@ -41,12 +42,18 @@ pub struct EncryptedSlots<'a, A: Accelerator, K: KeySource<A> + ?Sized> {
     evaluator: Evaluator<'a, A, K>,
     encoder: &'a Encoder<'a>,
     scratch: Scratch<'a>,
+    bootstrap: Option<Bootstrap<'a, A, K>>,
 }
 
 impl<'a, A: Accelerator, K: KeySource<A> + ?Sized> EncryptedSlots<'a, A, K> {
     /// Over an evaluator, an encoder of the same degree, and scratch memory.
     pub fn new(evaluator: Evaluator<'a, A, K>, encoder: &'a Encoder<'a>, scratch: Scratch<'a>) -> Self {
-        Self { evaluator, encoder, scratch }
+        Self { evaluator, encoder, scratch, bootstrap: None }
+    }
+
+    /// Vectors can be refreshed from now on.
+    pub fn with_bootstrap(self, bootstrap: Bootstrap<'a, A, K>) -> Self {
+        Self { bootstrap: Some(bootstrap), ..self }
     }
 
     /// The evaluator.
@@ -212,8 +219,13 @@ impl<A: Accelerator, K: KeySource<A> + ?Sized> SlotArithmetic for EncryptedSlots
         self.evaluator.transform(x, rotations, &mut diagonals)
     }
 
+    fn floor(&self) -> usize {
+        self.bootstrap.as_ref().map_or(0, |bootstrap| bootstrap.plan().floor())
+    }
+
     fn refresh(&mut self, x: &Ciphertext<A>) -> Result<Ciphertext<A>, Error> {
-        Err(Error::LevelsExhausted { have: x.level(), need: x.level() + 1 })
+        let none = Error::LevelsExhausted { have: x.level(), need: x.level() + 1 };
+        self.bootstrap.as_ref().ok_or(none)?.refresh_real(x)
     }
 
     fn refresh_pair(
@@ -221,6 +233,8 @@ impl<A: Accelerator, K: KeySource<A> + ?Sized> SlotArithmetic for EncryptedSlots
         x: &Ciphertext<A>,
         y: &Ciphertext<A>,
     ) -> Result<(Ciphertext<A>, Ciphertext<A>), Error> {
-        Ok((self.refresh(x)?, self.refresh(y)?))
+        let none = Error::LevelsExhausted { have: x.level(), need: x.level() + 1 };
+        let [x, y] = self.bootstrap.as_ref().ok_or(none)?.refresh_pair(x, y)?;
+        Ok((x, y))
     }
 }

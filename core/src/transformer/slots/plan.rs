@@ -2,6 +2,7 @@
 //! operations a job needs before any key exists.
 
 use super::SlotArithmetic;
+use crate::ckks::server::bootstrap::BootstrapPlan;
 use crate::ckks::server::{BabyGiant, chebyshev_depth};
 use crate::ckks::{Error, KeyId, KeyRequests, Parameters};
 
@@ -44,9 +45,11 @@ pub struct PlanSlots<'a> {
 }
 
 impl<'a> PlanSlots<'a> {
-    /// A dry run under `parameters`, without bootstrapping.
+    /// A dry run under `parameters`, with their bootstrapping if they have one.
     pub fn new(parameters: &'a Parameters) -> Self {
-        Self::with_refresh(parameters, None)
+        let refresh = BootstrapPlan::new(parameters).ok();
+        let refresh = refresh.map(|plan| Refresh { floor: plan.floor(), level: plan.output() });
+        Self::with_refresh(parameters, refresh)
     }
 
     /// A dry run under `parameters`, with bootstraps where `refresh` says what they do.
@@ -76,6 +79,9 @@ impl<'a> PlanSlots<'a> {
         match self.refresh {
             Some(Refresh { floor, level }) if have >= floor => {
                 self.plan.refreshes += 1;
+                if let Ok(bootstrap) = BootstrapPlan::new(self.parameters) {
+                    bootstrap.required_keys(self.parameters, &mut self.plan.keys)?;
+                }
                 Ok(Planned(level))
             }
             Some(Refresh { floor, .. }) => Err(Error::Level { have, need: floor }),

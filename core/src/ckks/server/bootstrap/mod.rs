@@ -118,6 +118,23 @@ impl<'a, A: Accelerator, K: KeySource<A> + ?Sized> Bootstrap<'a, A, K> {
         self.eval_mod(ev.rescale_extended(sum)?)
     }
 
+    /// Two real vectors, as the real and the imaginary part of one: the work of
+    /// one bootstrap for both.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn refresh_pair(&self, x: &Ciphertext<A>, y: &Ciphertext<A>) -> Result<[Ciphertext<A>; 2], Error> {
+        let (ev, floor) = (&self.evaluator, self.plan.floor());
+        if let Some(have) = [x.level(), y.level()].into_iter().find(|level| *level < floor) {
+            return Err(Error::LevelsExhausted { have, need: floor });
+        }
+        let (mut packed, mut y) = (ev.drop_to(x, floor)?, ev.drop_to(y, floor)?);
+        self.multiply_by_i_assign(&mut y)?;
+        ev.add_assign(&mut packed, &y)?;
+        drop(y);
+        self.refresh_parts(&packed)
+    }
+
     /// From coefficients, as [`Bootstrap::slot_to_coeff`] leaves them: slot
     /// brv(k) of the results holds coefficients k and k + N/2.
     ///

@@ -113,6 +113,10 @@ fn real_slots_take_half_the_work_to_the_same_end() {
         // What noise there is in the imaginary part is no part of the answer.
         let stats = bench.bits(&y, |j| z[j]);
         assert!(stats.mean_bits > 18.0 && stats.min_bits > 16.5, "{stats}");
+        let other: Vec<Complex> = z.iter().rev().copied().collect();
+        let [a, b] = bootstrap.refresh_pair(&x, &bench.encrypt(&other, 4)).unwrap();
+        assert!(bench.bits(&a, |j| z[j]).min_bits > 16.5);
+        assert!(bench.bits(&b, |j| other[j]).min_bits > 16.5);
         let [re, im] = bootstrap.refresh_parts(&x).unwrap();
         assert!(bench.bits(&re, |j| z[j]).min_bits > 16.5);
         assert!(bench.bits(&im, |_| Complex::default()).min_bits > 16.5);
