@@ -39,22 +39,33 @@ pub struct BootstrapLiteral {
     pub ratio_bits: u32,
     /// Non-zero coefficients of the ephemeral secret, at most [`MAX_EPHEMERAL_WEIGHT`].
     pub ephemeral_weight: u32,
+    /// Whether the sine is undone by a cubic: two more levels at the message's
+    /// scale, for which the ratio can be smaller, and error does not build up
+    /// over many bootstraps of one value.
+    pub arcsine: bool,
 }
 
 impl BootstrapLiteral {
     /// How many fields.
-    pub(crate) const FIELDS: usize = 5;
+    pub(crate) const FIELDS: usize = 6;
 
     /// The fields, in the order of the definition.
     pub(crate) const fn fields(&self) -> [u32; Self::FIELDS] {
-        let &Self { working_bits, coeff_to_slot, slot_to_coeff, ratio_bits, ephemeral_weight } = self;
-        [working_bits, coeff_to_slot, slot_to_coeff, ratio_bits, ephemeral_weight]
+        let &Self { working_bits, coeff_to_slot, slot_to_coeff, ratio_bits, ephemeral_weight, arcsine } =
+            self;
+        [working_bits, coeff_to_slot, slot_to_coeff, ratio_bits, ephemeral_weight, arcsine as u32]
     }
 
     /// From its fields.
     pub(crate) const fn from_fields(fields: [u32; Self::FIELDS]) -> Self {
-        let [working_bits, coeff_to_slot, slot_to_coeff, ratio_bits, ephemeral_weight] = fields;
-        Self { working_bits, coeff_to_slot, slot_to_coeff, ratio_bits, ephemeral_weight }
+        let [working_bits, coeff_to_slot, slot_to_coeff, ratio_bits, ephemeral_weight, arcsine] = fields;
+        let arcsine = arcsine != 0;
+        Self { working_bits, coeff_to_slot, slot_to_coeff, ratio_bits, ephemeral_weight, arcsine }
+    }
+
+    /// Levels of the cubic, at the message's scale.
+    pub(crate) const fn arcsine_levels(&self) -> u32 {
+        2 * self.arcsine as u32
     }
 }
 
@@ -121,7 +132,7 @@ impl ParametersLiteral {
     pub const N16_LEVELED: Self =
         Self { base_bits: 46, scale_bits: 38, levels: 35, special_primes: 7, digit_size: 9, ..SECURE };
     /// N = 2^16, bootstrapped: 15 levels of 40 bits are left, of which
-    /// SlotToCoeff takes three; 27 limbs at the top, three digits.
+    /// SlotToCoeff takes three; 29 limbs at the top, three digits.
     pub const N16_BOOT: Self = Self {
         scale_bits: 40,
         levels: 15,
@@ -131,8 +142,9 @@ impl ParametersLiteral {
             working_bits: 50,
             coeff_to_slot: 3,
             slot_to_coeff: 3,
-            ratio_bits: 10,
+            ratio_bits: 8,
             ephemeral_weight: 32,
+            arcsine: true,
         }),
         ..SECURE
     };
@@ -152,6 +164,7 @@ impl ParametersLiteral {
             slot_to_coeff: 2,
             ratio_bits: 9,
             ephemeral_weight: 32,
+            arcsine: false,
         }),
         ..SECURE
     };
@@ -210,8 +223,9 @@ impl ParametersLiteral {
             working_bits: 49,
             coeff_to_slot: 2,
             slot_to_coeff: 2,
-            ratio_bits: 10,
+            ratio_bits: 8,
             ephemeral_weight: 32,
+            arcsine: true,
         }),
         ..Self::INSECURE_TOY
     };
@@ -283,7 +297,7 @@ impl ParametersLiteral {
     /// Levels above `levels` that bootstrapping consumes.
     pub(crate) const fn bootstrap_levels(&self) -> u32 {
         match self.bootstrap {
-            Some(bootstrap) => bootstrap.coeff_to_slot + BOOTSTRAP_DEPTH,
+            Some(bootstrap) => bootstrap.coeff_to_slot + BOOTSTRAP_DEPTH + bootstrap.arcsine_levels(),
             None => 0,
         }
     }
@@ -292,7 +306,7 @@ impl ParametersLiteral {
     pub(crate) const fn ordinary_bits(&self, i: u32) -> u32 {
         match self.bootstrap {
             _ if i == 0 => self.base_bits,
-            Some(bootstrap) if i > self.levels => bootstrap.working_bits,
+            Some(bootstrap) if i > self.levels + bootstrap.arcsine_levels() => bootstrap.working_bits,
             _ => self.scale_bits,
         }
     }

@@ -42,7 +42,7 @@ impl Parameters {
         for level in (0..=top).rev() {
             let bits = literal.ordinary_bits(level.max(1) as u32);
             let delta = (1u64 << bits) as f64;
-            let fresh = level == top || level == literal.levels as usize;
+            let fresh = level == top || delta != (1u64 << literal.ordinary_bits(level as u32 + 1)) as f64;
             scales[level] = if fresh {
                 delta
             } else {

@@ -36,14 +36,14 @@ impl<A: Accelerator, K: KeySource<A> + ?Sized> Bootstrap<'_, A, K> {
     /// The first double angle is γ' − d², d = γ·sin, the others d² − γ',
     /// d = γ·cos, γ' = γ²/2: no factor to be multiplied. The last γ is chosen so
     /// that the rescaled result is at the message's scale, which costs no level
-    /// either, and a little larger than the slope at 0: sin t ≈ t − t³/6 is then
-    /// as much too large inside as it is too small at the ends.
+    /// either. Without an arcsine it is a little larger than the slope at 0: sin t
+    /// ≈ t − t³/6 is then as much too large inside as it is too small at the ends.
     ///
     /// # Errors
     /// [`Error::Level`] at another level than [`Bootstrap::coeff_to_slot`]'s.
     pub fn eval_mod(&self, x: Ciphertext<A>) -> Result<Ciphertext<A>, Error> {
-        let (ev, output) = (&self.evaluator, self.plan.output());
-        let need = output + super::BOOTSTRAP_DEPTH as usize;
+        let ev = &self.evaluator;
+        let need = self.plan.sine() + super::BOOTSTRAP_DEPTH as usize;
         if x.level() != need {
             return Err(Error::Level { have: x.level(), need });
         }
@@ -60,19 +60,38 @@ impl<A: Accelerator, K: KeySource<A> + ?Sized> Bootstrap<'_, A, K> {
                 ev.negate_assign(&mut y)?;
             }
         }
-        Ok(y)
+        if self.plan.arcsine() { self.undo_sine(y) } else { Ok(y) }
+    }
+
+    /// y = sin(t·m)/t becomes m: arcsin(t·y)/t = y + t²y³/6 + 3t⁴y⁵/40 + …, the last
+    /// term economised to a cubic with a sixteenth of its error.
+    fn undo_sine(&self, y: Ciphertext<A>) -> Result<Ciphertext<A>, Error> {
+        let (ev, t) = (&self.evaluator, self.angle());
+        let fifth = 3.0 * libm::pow(t, 4.0) / 40.0;
+        let (first, third) = (1.0 - fifth * 5.0 / 16.0, t * t / 6.0 + fifth * 5.0 / 4.0);
+        let square = ev.multiply_rescale(&y, &y)?;
+        let mut sum = ev.multiply(&square, &ev.multiply_constant(&y, third)?)?;
+        drop(square);
+        ev.multiply_constant_add(&mut sum, &y, first)?;
+        ev.rescale(sum)
+    }
+
+    /// 2π/2^ratio: the argument of the last sine where m = 1.
+    fn angle(&self) -> f64 {
+        let q0 = self.evaluator.parameters.chain().moduli()[0].value() as f64;
+        2.0 * PI * self.plan.message_scale(self.evaluator.parameters) / q0
     }
 
     /// γ before the first double angle, and after each.
     fn gammas(&self) -> [f64; DOUBLE_ANGLES + 1] {
-        let (parameters, output) = (self.evaluator.parameters, self.plan.output());
+        let (parameters, output) = (self.evaluator.parameters, self.plan.sine());
         let q = |level: usize| parameters.chain().moduli()[level].value() as f64;
         let working = parameters.scale(output + 1);
-        let ratio = self.plan.message_scale(parameters) / q(0);
+        let t = self.angle();
         let mut gammas = [0.0; DOUBLE_ANGLES + 1];
-        // sin t ≈ t·(1 − t²/8) least in error up to t = 2π·ratio, where |m| = 1; the
-        // last rescaling leaves scale S²/q.
-        let slope = 2.0 * PI * ratio * (1.0 - libm::pow(2.0 * PI * ratio, 2.0) / 8.0);
+        // sin(t·m) ≈ t·m·(1 − t²/8) least in error up to m = 1, unless it is undone.
+        // The last rescaling leaves scale S²/q.
+        let slope = if self.plan.arcsine() { t } else { t * (1.0 - t * t / 8.0) };
         gammas[DOUBLE_ANGLES] = parameters.scale(output) * q(output + 1) / (slope * working * working);
         for i in (0..DOUBLE_ANGLES).rev() {
             gammas[i] = libm::sqrt(2.0 * gammas[i + 1]);

@@ -15,7 +15,8 @@
 //!   (Bossuat, Troncoso-Pastoriza, Hubaux, ACNS 2022).
 //! - x mod 1 is sin(2πx)/2π near the integers; the sine is a Chebyshev series
 //!   of a slower one, then twice the double angle (Han, Ki, CT-RSA 2020).
-//! - The messages must be within ±1. The sine's error is (2π/2^ratio)²/24 at most.
+//! - The messages must be within ±1. The sine's error is (2π/2^ratio)²/24 at
+//!   most, and after an arcsine (2π/2^ratio)⁴/200.
 
 mod constants;
 mod eval_mod;
@@ -46,7 +47,7 @@ const RANGE: f64 = MULTIPLES as f64 + SHIFT + 1.0 / 64.0;
 const SERIES_DEPTH: usize = 6;
 /// Applications of the double-angle formula.
 const DOUBLE_ANGLES: usize = 2;
-/// Levels of EvalMod.
+/// Levels of EvalMod up to the sine.
 pub(crate) const BOOTSTRAP_DEPTH: u32 = (SERIES_DEPTH + DOUBLE_ANGLES) as u32;
 /// Most baby steps, and most giant steps, of one stage.
 const MAX_STEPS: usize = 64;

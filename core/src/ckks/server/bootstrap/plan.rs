@@ -2,7 +2,7 @@
 //! its keys, the memory of its constants.
 
 use super::fourier::{Direction, Stage};
-use super::{DOUBLE_ANGLES, MULTIPLES, RANGE, SERIES_DEPTH};
+use super::{MULTIPLES, RANGE};
 use crate::ckks::{BootstrapLiteral, Error, KeyId, KeyRequests, Parameters};
 use crate::ring::Basis;
 
@@ -73,6 +73,16 @@ impl BootstrapPlan {
         self.output
     }
 
+    /// The level at which the sine is done.
+    pub(super) fn sine(&self) -> usize {
+        self.output + self.literal.arcsine_levels() as usize
+    }
+
+    /// Whether the sine is undone.
+    pub(super) fn arcsine(&self) -> bool {
+        self.literal.arcsine
+    }
+
     /// log2 of the probability that one bootstrap fails; −∞ for never.
     ///
     /// It fails when a raised coefficient exceeds K·q_0. |c0 + c1·s'| is at most
@@ -138,10 +148,5 @@ impl BootstrapPlan {
     /// Slots.
     pub fn slots(&self) -> usize {
         self.slots
-    }
-
-    /// Levels that EvalMod takes.
-    pub const fn eval_mod_depth() -> usize {
-        SERIES_DEPTH + DOUBLE_ANGLES
     }
 }
