@@ -212,8 +212,7 @@ impl<'a, A: Accelerator, K: KeySource<A> + ?Sized> Bootstrap<'a, A, K> {
             let mut keys: heapless::Vec<_, MAX_STEPS> = heapless::Vec::new();
             for steps in stage.babies() {
                 let galois = galois_element(degree, steps);
-                let key =
-                    if galois == 1 { None } else { Some(ev.key(KeyId::Galois(galois as u32), level)?) };
+                let key = if galois == 1 { None } else { Some(ev.key(KeyId::Galois(galois as u32), level)?) };
                 keys.push((galois, key)).map_err(|_| Error::Full { capacity: MAX_STEPS })?;
             }
             let rows: heapless::Vec<_, MAX_STEPS> =
