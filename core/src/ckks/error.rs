@@ -62,6 +62,11 @@ pub enum Error {
         /// The level it is needed at.
         level: usize,
     },
+    /// A source of keys has this one but could not load it; the source knows why.
+    UnreadableKey {
+        /// Which key.
+        id: KeyId,
+    },
     /// A fixed list is full.
     Full {
         /// Its capacity.
@@ -150,6 +155,7 @@ impl core::fmt::Display for Error {
                     "missing evaluation key {id:?} at level {level}; request it when keys are generated"
                 )
             }
+            Self::UnreadableKey { id } => write!(f, "evaluation key {id:?} could not be loaded"),
             Self::Full { capacity } => write!(f, "a fixed list of {capacity} entries is full"),
             Self::Length { have, need } => write!(f, "expected {need} values, got {have}"),
             Self::NotEncodable { index } => {

@@ -2,6 +2,7 @@
 
 use super::{Error, KeyShape, Parameters};
 use crate::accel::{Accelerator, Evaluations, KeyRow, MAX_DIGITS, Polynomial};
+use core::ops::Deref;
 
 /// Most keys in one list of requests.
 pub const MAX_KEYS: usize = 256;
@@ -190,17 +191,36 @@ impl<A: Accelerator> SwitchingKey<A> {
 
 /// Where an evaluator finds keys: a fixed list, a map on a host, a cache over files.
 pub trait KeySource<A: Accelerator>: Sync {
+    /// Holds on to a key while it is used: a reference, or a share of what a cache keeps.
+    type Held<'k>: Deref<Target = SwitchingKey<A>>
+    where
+        Self: 'k;
+
     /// The key `id` that works at `level`.
     ///
     /// # Errors
+    /// [`Error::MissingKey`]; [`Error::UnreadableKey`] from a source that has it elsewhere.
+    fn key(&self, id: KeyId, level: usize) -> Result<Self::Held<'_>, Error>;
+
+    /// That the key is there, for programs that look before they work. A
+    /// source that has to load its keys does not load this one.
+    ///
+    /// # Errors
     /// [`Error::MissingKey`].
-    fn key(&self, id: KeyId, level: usize) -> Result<&SwitchingKey<A>, Error>;
+    fn check(&self, id: KeyId, level: usize) -> Result<(), Error> {
+        self.key(id, level).map(drop)
+    }
 }
 
 impl<A: Accelerator> KeySource<A> for [SwitchingKey<A>]
 where
     A::Limb: Sync,
 {
+    type Held<'k>
+        = &'k SwitchingKey<A>
+    where
+        A: 'k;
+
     fn key(&self, id: KeyId, level: usize) -> Result<&SwitchingKey<A>, Error> {
         self.iter().find(|k| k.id == id && k.level >= level).ok_or(Error::MissingKey { id, level })
     }

@@ -187,11 +187,11 @@ impl Header {
             }
             _ => {}
         }
-        let max = expected.parameters.max_level() as u64;
-        let max = if matches!(kind, Kind::SwitchingKey | Kind::Ciphertext | Kind::SeededCiphertext) {
-            max
-        } else {
-            0
+        let max = match kind {
+            // Bootstrapping needs keys above the level of any ciphertext that travels.
+            Kind::SwitchingKey => expected.parameters.top_level() as u64,
+            Kind::Ciphertext | Kind::SeededCiphertext => expected.parameters.max_level() as u64,
+            _ => 0,
         };
         if self.level as u64 > max {
             return Err(Error::Field { field: Field::Level, have: self.level as u64, max });

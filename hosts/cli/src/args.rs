@@ -2,6 +2,7 @@
 
 use crate::commands::{decrypt, demo, encrypt, infer, inspect, keygen, plan};
 use crate::exit::{EXIT_CODES, Exit, Failure};
+use std::str::FromStr;
 use veilformer::ckks::{Parameters, ParametersLiteral};
 
 /// Private inference of transformers on data that stays encrypted the whole time
@@ -60,6 +61,26 @@ impl Threads {
     }
 }
 
+/// An amount of memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Size(pub(crate) u64);
+
+impl FromStr for Size {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+        let (number, unit) = text.split_at(digits);
+        let units = ["", "KiB", "MiB", "GiB", "TiB"];
+        let power = units.iter().position(|name| *name == unit.trim());
+        let bytes = number.parse::<f64>().ok().zip(power).map(|(n, power)| n * 1024f64.powi(power as i32));
+        bytes
+            .filter(|bytes| *bytes < u64::MAX as f64)
+            .map(|bytes| Self(bytes as u64))
+            .ok_or_else(|| format!("{text:?} is no size; expected for instance 512MiB or 2.5GiB"))
+    }
+}
+
 /// A named set of parameters.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct ParametersArg {
@@ -103,6 +124,15 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Args::command().debug_assert();
+    }
+
+    #[test]
+    fn sizes_have_units() {
+        let size = |text: &str| text.parse().map(|Size(bytes)| bytes).ok();
+        assert_eq!([size("17"), size("2GiB"), size("1.5 MiB")], [Some(17), Some(2 << 30), Some(3 << 19)]);
+        for bad in ["", "GiB", "2GB", "-1", "1e9", "nan", "1.2.3KiB"] {
+            assert_eq!(size(bad), None, "{bad}");
+        }
     }
 
     #[test]

@@ -82,7 +82,10 @@ impl From<std::io::Error> for Failure {
             | ErrorKind::IsADirectory
             | ErrorKind::NotADirectory => Exit::BadFile,
             ErrorKind::AlreadyExists => Exit::Usage,
-            ErrorKind::StorageFull | ErrorKind::OutOfMemory | ErrorKind::QuotaExceeded => Exit::Resources,
+            ErrorKind::StorageFull
+            | ErrorKind::OutOfMemory
+            | ErrorKind::QuotaExceeded
+            | ErrorKind::FileTooLarge => Exit::Resources,
             _ => Exit::Failure,
         };
         Self::new(exit, error.to_string())

@@ -5,8 +5,8 @@
 //! owner alone from the first byte on, and pass through no buffer of ours.
 
 use crate::exit::{Exit, Failure, InFile};
-use std::fs::{self, File, OpenOptions};
-use std::io::{BufReader, Read, Write};
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{BufReader, BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use veilformer::wire::{Fault, Sink, Source};
 
@@ -24,12 +24,19 @@ pub(crate) struct FileSource {
 
 impl FileSource {
     pub(crate) fn open(path: &Path) -> Result<Self, Failure> {
-        let file = File::open(path).in_file(path)?;
+        Self::open_at(path, 0)
+    }
+
+    /// From byte `start` on.
+    pub(crate) fn open_at(path: &Path, start: u64) -> Result<Self, Failure> {
+        let mut file = File::open(path).in_file(path)?;
         let metadata = file.metadata().in_file(path)?;
         if !metadata.is_file() {
             return Err(Failure::new(Exit::BadFile, "not a file").during(path.display()));
         }
-        Ok(Self { file: BufReader::with_capacity(BUFFER, file), left: metadata.len() })
+        file.seek(SeekFrom::Start(start)).in_file(path)?;
+        let left = metadata.len().saturating_sub(start);
+        Ok(Self { file: BufReader::with_capacity(BUFFER.min(left as usize + 1), file), left })
     }
 }
 
@@ -139,6 +146,80 @@ impl Sink for NewFile {
         self.written += bytes.len() as u64;
         Ok(bytes.len())
     }
+}
+
+/// A stretch of a file that is there already, to be written. Several may be open at once.
+pub(crate) struct Stretch {
+    file: BufWriter<File>,
+}
+
+impl Stretch {
+    pub(crate) fn open(path: &Path, start: u64) -> Result<Self, Failure> {
+        let mut file = OpenOptions::new().write(true).open(path).in_file(path)?;
+        file.seek(SeekFrom::Start(start)).in_file(path)?;
+        Ok(Self { file: BufWriter::with_capacity(BUFFER, file) })
+    }
+
+    /// Hands everything to the system. What a stretch that is dropped before was given may be lost.
+    pub(crate) fn finish(mut self) -> Result<(), Failure> {
+        Ok(self.file.flush()?)
+    }
+}
+
+impl Sink for Stretch {
+    fn write(&mut self, bytes: &[u8]) -> Result<usize, Fault> {
+        self.file.write_all(bytes).map_err(|error| fault(&error))?;
+        Ok(bytes.len())
+    }
+}
+
+/// One process works in a folder; the system ends the claim with the process.
+pub(crate) struct Claim(File);
+
+impl Claim {
+    /// The file that is locked stays: whoever removes it could lock another than a rival has open.
+    const NAME: &str = ".lock";
+
+    pub(crate) fn take(folder: &Path) -> Result<Self, Failure> {
+        let path = folder.join(Self::NAME);
+        let file = OpenOptions::new().create(true).append(true).open(&path).in_file(&path)?;
+        match file.try_lock() {
+            Ok(()) => Ok(Self(file)),
+            Err(TryLockError::WouldBlock) => {
+                let message = format!("another process is making keys in {}; wait for it", folder.display());
+                Err(Failure::new(Exit::Usage, message))
+            }
+            Err(TryLockError::Error(error)) => Err(error).in_file(&path),
+        }
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        // Closing the file does the same.
+        let _ = self.0.unlock();
+    }
+}
+
+/// Removes what processes that were killed left of new files called `name`.
+pub(crate) fn sweep(folder: &Path, name: &str) -> Result<(), Failure> {
+    for entry in fs::read_dir(folder).in_file(folder)? {
+        let entry = entry.in_file(folder)?;
+        let left = entry.file_name();
+        if left.to_string_lossy().starts_with(&format!(".{name}.")) {
+            fs::remove_file(entry.path()).in_file(&entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+/// Makes names that were given or taken in a folder last through a power failure.
+pub(crate) fn sync_folder(folder: &Path) -> Result<(), Failure> {
+    #[cfg(unix)]
+    File::open(folder).and_then(|folder| folder.sync_all()).in_file(folder)?;
+    #[cfg(not(unix))]
+    let _ = folder;
+    Ok(())
 }
 
 /// Bytes in memory, for objects that pass from one role to the other in one process.

@@ -1,12 +1,12 @@
 //! What a run will need, known before it starts: levels, keys, memory, work.
 
 use crate::exit::{Exit, Failure};
+use crate::keyfile::KeyLayout;
 use crate::model::LoadedModel;
 use crate::watch::Watched;
-use veilformer::ckks::{Parameters, SwitchingKey};
+use veilformer::ckks::{KeyRequest, KeyShape, Parameters};
 use veilformer::transformer::forward;
 use veilformer::transformer::slots::{Layout, Plan, PlanSlots, SlotExecutor, SlotTensor};
-use veilformer::wire;
 
 /// The plan of one batch under one set of parameters.
 pub(crate) struct Job {
@@ -47,11 +47,8 @@ impl Job {
         let (trial, ..) = dry_run(parameters, model, top).map_err(short)?;
         let input_level = top - trial.lowest_level;
         let (plan, layout, output_level, work) = dry_run(parameters, model, input_level)?;
-        let limbs = |level| SwitchingKey::<veilformer_multicore::Multicore>::limbs_needed(parameters, level);
-        let key_limbs = plan.keys.iter().map(|k| limbs(k.level)).sum();
-        let key_bytes = wire::BUNDLE_LEN
-            + wire::PARAMETERS_LEN
-            + plan.keys.iter().map(|k| wire::switching_key_len(parameters, *k)).sum::<u64>();
+        let key_limbs = plan.keys.iter().map(|request| key_limbs(parameters, *request)).sum();
+        let key_bytes = KeyLayout::new(parameters, &plan.keys).len();
         Ok(Self {
             layout,
             input_level,
@@ -67,15 +64,21 @@ impl Job {
         })
     }
 
-    /// Bytes of the evaluation keys alone.
-    pub(crate) fn key_objects_bytes(&self) -> u64 {
-        self.key_bytes - wire::BUNDLE_LEN - wire::PARAMETERS_LEN
+    /// Limbs the server's pool may hand out when it holds all keys of the plan.
+    pub(crate) fn server_limbs(&self, threads: usize) -> usize {
+        self.server_limbs_with(self.key_limbs, threads)
     }
 
-    /// Limbs the server's pool may hand out.
-    pub(crate) fn server_limbs(&self, threads: usize) -> usize {
-        self.key_limbs + self.working_limbs + threads * self.thread_limbs
+    /// The same with so many limbs of keys.
+    pub(crate) fn server_limbs_with(&self, key_limbs: usize, threads: usize) -> usize {
+        key_limbs + self.working_limbs + threads * self.thread_limbs
     }
+}
+
+/// Limbs that a key takes in memory.
+pub(crate) fn key_limbs(parameters: &Parameters, request: KeyRequest) -> usize {
+    let KeyShape { digits, basis, .. } = parameters.key_shape(request.id, request.level);
+    2 * digits * basis.len()
 }
 
 fn mask_level(input_level: usize) -> usize {

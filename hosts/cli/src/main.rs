@@ -10,6 +10,8 @@ mod commands;
 mod exit;
 mod files;
 mod job;
+mod keyfile;
+mod keystore;
 mod model;
 mod output;
 mod server;

@@ -3,47 +3,22 @@
 
 use crate::backend::ServerAccelerator;
 use crate::exit::Failure;
+pub(crate) use crate::keystore::KeyStore;
 use crate::model::LoadedModel;
 use crate::watch::Watched;
-use std::collections::BTreeMap;
 use veilformer::accel::Accelerator;
 use veilformer::ckks::client::KeyTag;
 use veilformer::ckks::server::Evaluator;
-use veilformer::ckks::{Ciphertext, Error, KeyId, KeySource, Parameters, SwitchingKey};
+use veilformer::ckks::{Ciphertext, Parameters};
 use veilformer::transformer::forward;
 use veilformer::transformer::slots::{EncryptedSlots, Scratch, SlotExecutor, SlotTensor};
 use veilformer::wire::{self, Codec, Reader, Sink, Source};
-
-/// Evaluation keys in memory.
-pub(crate) struct KeyStore<A: Accelerator> {
-    keys: BTreeMap<KeyId, SwitchingKey<A>>,
-}
-
-impl<A: Accelerator> KeyStore<A> {
-    pub(crate) fn new() -> Self {
-        Self { keys: BTreeMap::new() }
-    }
-
-    pub(crate) fn insert(&mut self, key: SwitchingKey<A>) {
-        self.keys.insert(key.id(), key);
-    }
-
-    pub(crate) fn len(&self) -> usize {
-        self.keys.len()
-    }
-}
-
-impl<A: Accelerator> KeySource<A> for KeyStore<A> {
-    fn key(&self, id: KeyId, level: usize) -> Result<&SwitchingKey<A>, Error> {
-        self.keys.get(&id).filter(|key| key.level() >= level).ok_or(Error::MissingKey { id, level })
-    }
-}
 
 /// Memory of a server under one set of parameters.
 pub(crate) struct Server<'a, A: Accelerator<Word = u64>> {
     accelerator: &'a A,
     parameters: &'a Parameters,
-    pub(crate) keys: KeyStore<A>,
+    pub(crate) keys: KeyStore<'a, A>,
     words: Vec<u64>,
     codec: Vec<u64>,
 }
@@ -102,7 +77,8 @@ impl<'a, A: ServerAccelerator> Server<'a, A> {
         let slots = EncryptedSlots::new(evaluator, &encoder, scratch);
         let mut executor = SlotExecutor::new(Watched::new(slots, self.parameters, tick), model)?;
         let (tokens, mask) = (SlotTensor::tokens(tokens), SlotTensor::tokens(mask));
-        let logits = forward(model.config(), &mut executor, tokens, &mask)?;
+        let logits = forward(model.config(), &mut executor, tokens, &mask)
+            .map_err(|error| self.keys.explain(error.into()))?;
         drop(mask);
         Ok(logits.vector().duplicate(self.accelerator)?)
     }

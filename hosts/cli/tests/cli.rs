@@ -1,34 +1,16 @@
 //! The program from the outside: both roles at toy size, and everything that
 //! must be refused, by exit code.
 
+mod common;
+
+use common::{expect, json_lines, run, str_of, text};
 use serde_json::Value;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
 use std::sync::OnceLock;
 use tempfile::TempDir;
 
 const SENTENCE: &str = "a gorgeous , witty , seductive movie .";
-
-fn run(args: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_veilformer")).args(args).output().unwrap()
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8(bytes.to_vec()).unwrap()
-}
-
-/// Runs, wants this exit code, returns what was printed.
-fn expect(code: i32, args: &[&str]) -> String {
-    let output = run(args);
-    let (out, err) = (text(&output.stdout), text(&output.stderr));
-    assert_eq!(output.status.code(), Some(code), "{args:?}\n{out}\n{err}");
-    if code == 0 { out } else { err }
-}
-
-fn str_of(path: &Path) -> &str {
-    path.to_str().unwrap()
-}
 
 /// Files of one key generation, one question, one answer.
 struct Files {
@@ -64,10 +46,6 @@ fn files() -> &'static Files {
 fn others() -> &'static Files {
     static FILES: OnceLock<Files> = OnceLock::new();
     FILES.get_or_init(Files::make)
-}
-
-fn json_lines(out: &str) -> Vec<Value> {
-    out.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
 #[test]

@@ -18,7 +18,7 @@ pub use polynomial::{MAX_DEGREE, chebyshev_depth};
 pub use rotation::{Extended, ExtendedProduct, Hoisted};
 pub use transform::{BabyGiant, DiagonalSource};
 
-use super::{Ciphertext, Error, KeyId, KeySource, Parameters, SwitchingKey};
+use super::{Ciphertext, Error, KeyId, KeySource, Parameters};
 use crate::accel::Accelerator;
 use crate::ring::{Basis, MAX_LIMBS, Modulus};
 
@@ -73,7 +73,7 @@ impl<'a, A: Accelerator, K: KeySource<A> + ?Sized> Evaluator<'a, A, K> {
     }
 
     /// The key `id`, whatever the source holds at `level` or above.
-    fn key(&self, id: KeyId, level: usize) -> Result<&'a SwitchingKey<A>, Error> {
+    fn key(&self, id: KeyId, level: usize) -> Result<K::Held<'a>, Error> {
         let key = self.keys.key(id, level)?;
         if key.level() < level || key.id() != id {
             return Err(Error::MissingKey { id, level });

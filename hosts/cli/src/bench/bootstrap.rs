@@ -24,7 +24,7 @@ pub(super) fn literal_of(name: &str) -> Option<(&'static str, ParametersLiteral)
     }
 }
 
-type Boot<'b> = Bootstrap<'b, Multicore, KeyStore<Multicore>>;
+type Boot<'b> = Bootstrap<'b, Multicore, KeyStore<'b, Multicore>>;
 
 /// Measures every wanted figure of one set: the keys are made once.
 pub(super) fn measure(

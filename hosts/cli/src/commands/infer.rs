@@ -1,11 +1,13 @@
 //! `infer`: the server runs the model on what it cannot read.
 
 use super::{ANSWER, EVALUATION, EVALUATION_KEYS, QUESTION, SECRET_KEY, expect_bundle, open, same_model};
-use crate::args::Threads;
+use crate::args::{Size, Threads};
 use crate::backend::{BackendArgs, ServerAccelerator, ServerWork, with_accelerator};
 use crate::exit::{Exit, Failure, InFile};
 use crate::files::{FileSource, NewFile, Readers, check_free};
 use crate::job::Job;
+use crate::keyfile::check_finished;
+use crate::keystore::{KeyIndex, KeyStore};
 use crate::model::LoadedModel;
 use crate::output::{Output, Phases, bytes, peak_memory, seconds};
 use crate::server::Server;
@@ -29,6 +31,10 @@ pub(crate) struct Args {
     /// The file to write
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
+    /// Memory for expanded keys, for instance 2GiB. Others are loaded when they are used, which
+    /// takes time; all are kept when this is left out and the machine has the memory
+    #[arg(long, value_name = "SIZE")]
+    key_memory: Option<Size>,
     #[command(flatten)]
     threads: Threads,
     #[command(flatten)]
@@ -41,6 +47,10 @@ pub(crate) struct Args {
 #[derive(Serialize)]
 struct Report {
     keys: usize,
+    /// Memory that keys may take, times that one was loaded, seconds of that.
+    key_memory_bytes: u64,
+    key_loads: u64,
+    key_loads_s: f64,
     bytes: u64,
     load_s: f64,
     infer_s: f64,
@@ -68,6 +78,7 @@ fn key_file(path: &Path) -> Result<PathBuf, Failure> {
 pub(crate) fn run(args: &Args, output: Output) -> Result<(), Failure> {
     check_free(&args.out, args.force)?;
     let key_path = key_file(&args.keys)?;
+    check_finished(&key_path)?;
     let model = LoadedModel::load(args.model.as_deref())?;
     let (mut keys, parameters) = open(&key_path)?;
     let expected = Expected { parameters: &parameters, key: None };
@@ -86,29 +97,33 @@ pub(crate) fn run(args: &Args, output: Output) -> Result<(), Failure> {
     .in_file(&args.input)?;
     same_model(&asked, model.fingerprint).in_file(&args.input)?;
     let job = Job::new(&parameters, &model)?;
+    let index = KeyIndex::read(&key_path, owner.key, bundle.count)?;
+    job.plan.keys.iter().try_for_each(|k| index.check(k.id, k.level)).in_file(&key_path)?;
+    let threads = args.threads.count();
+    let room = index.room(&parameters, args.key_memory, job.server_limbs_with(0, threads))?;
     let file = NewFile::create(&args.out, Readers::Anyone, args.force)?;
-    let limbs = job.server_limbs(args.threads.count());
     let work = Inference {
         args,
         output,
         model: &model,
         parameters: &parameters,
         job: &job,
-        keys,
-        key_path: &key_path,
-        count: bundle.count,
+        index,
+        room,
         owner: owner.key,
         question,
         file,
     };
-    let report = with_accelerator(args.backend, &parameters, args.threads.count(), limbs, work)?;
+    let report =
+        with_accelerator(args.backend, &parameters, threads, job.server_limbs_with(room, threads), work)?;
     output.json(&report)?;
     output.say(format!(
-        "{}  {}\n{} keys loaded in {}, model run in {}, {} limbs of {} planned, peak memory {}",
+        "{}  {}\n{} keys, {} loaded in {}, model run in {}, {} limbs of {} planned, peak memory {}",
         args.out.display(),
         bytes(report.bytes),
         report.keys,
-        seconds(report.load_s),
+        report.key_loads,
+        seconds(report.key_loads_s),
         seconds(report.infer_s),
         report.peak_limbs,
         report.planned_limbs,
@@ -126,9 +141,8 @@ struct Inference<'w> {
     model: &'w LoadedModel,
     parameters: &'w Parameters,
     job: &'w Job,
-    keys: Reader<FileSource>,
-    key_path: &'w Path,
-    count: u64,
+    index: KeyIndex,
+    room: usize,
     owner: veilformer::ckks::client::KeyTag,
     question: Reader<FileSource>,
     file: NewFile,
@@ -140,13 +154,13 @@ impl ServerWork for Inference<'_> {
     fn run<A: ServerAccelerator>(mut self, accelerator: &A) -> Result<Report, Failure> {
         let mut phases = Phases::new();
         let mut server = Server::new(accelerator, self.parameters);
-        let bar = self.output.progress("load keys", self.count);
-        for _ in 0..self.count {
-            server.read_key(&mut self.keys, Some(self.owner)).in_file(self.key_path)?;
-            bar.inc(1);
+        let (threads, whole) = (accelerator.host().threads(), self.index.fits(self.parameters, self.room));
+        server.keys = KeyStore::over(accelerator, self.parameters, self.index, self.room, threads);
+        if whole {
+            let bar = self.output.progress("load keys", server.keys.len() as u64);
+            server.keys.load_all(|| bar.inc(1))?;
+            bar.finish_and_clear();
         }
-        bar.finish_and_clear();
-        self.keys.finish().in_file(self.key_path)?;
         let tokens =
             server.read_ciphertext(&mut self.question, Some(self.owner)).in_file(&self.args.input)?;
         let mask = server.read_ciphertext(&mut self.question, Some(self.owner)).in_file(&self.args.input)?;
@@ -165,11 +179,14 @@ impl ServerWork for Inference<'_> {
         let written = self.file.commit()?;
         Ok(Report {
             keys: server.keys.len(),
+            key_memory_bytes: 8 * (self.room * self.parameters.degree()) as u64,
+            key_loads: server.keys.loads().count,
+            key_loads_s: server.keys.loads().seconds,
             bytes: written,
             load_s: phases.list[0].1,
             infer_s: phases.list[1].1,
             peak_limbs: accelerator.host().peak_limbs(),
-            planned_limbs: self.job.server_limbs(accelerator.host().threads()),
+            planned_limbs: self.job.server_limbs_with(self.room, threads),
             peak_bytes: peak_memory(),
             offload: accelerator.offloaded().map(|c: OffloadCounters| c.into()),
         })

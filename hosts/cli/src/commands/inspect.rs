@@ -1,18 +1,20 @@
 //! `inspect`: what a file says of itself. Reads headers and checksums; of a
 //! secret key nothing beyond that it is one.
 
-use super::{ANSWER, EVALUATION_KEYS, QUESTION};
-use crate::exit::{Failure, InFile};
+use super::{ANSWER, EVALUATION, EVALUATION_KEYS, PUBLIC_KEY, QUESTION, SECRET_KEY};
+use crate::exit::{Exit, Failure, InFile};
 use crate::files::FileSource;
+use crate::keyfile::{is_unfinished, unfinished};
 use crate::output::{Output, Table, bytes};
 use serde::Serialize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use veilformer::ckks::{KeyId, Parameters};
 use veilformer::wire::{self, Expected, Header, Kind, Reader, read_bundle, read_parameters};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Any file that this program wrote
+    /// Any file that this program wrote, or the folder of a key generation
+    #[arg(value_name = "FILE|DIR")]
     file: PathBuf,
 }
 
@@ -37,8 +39,7 @@ impl Object {
 }
 
 pub(crate) fn run(args: &Args, output: Output) -> Result<(), Failure> {
-    let mut reader = Reader::new(FileSource::open(&args.file)?);
-    let objects = read(&mut reader).in_file(&args.file)?;
+    let objects = if args.file.is_dir() { folder(&args.file)? } else { file(&args.file)? };
     objects.iter().try_for_each(|object| output.json(object))?;
     let mut table = Table::new(&["object", "detail", "key", ">level", ">size"]);
     for object in &objects {
@@ -54,19 +55,44 @@ pub(crate) fn run(args: &Args, output: Output) -> Result<(), Failure> {
     Ok(())
 }
 
-fn read(reader: &mut Reader<FileSource>) -> Result<Vec<Object>, Failure> {
+/// The files of a key generation, one after the other.
+fn folder(path: &Path) -> Result<Vec<Object>, Failure> {
+    let evaluation = path.join(EVALUATION);
+    let paths = [path.join(SECRET_KEY), path.join(PUBLIC_KEY), unfinished(&evaluation), evaluation];
+    let there: Vec<&PathBuf> = paths.iter().filter(|path| path.exists()).collect();
+    if there.is_empty() {
+        let message = format!("there is none of {SECRET_KEY}, {PUBLIC_KEY} and {EVALUATION}");
+        return Err(Failure::new(Exit::BadFile, message).during(path.display()));
+    }
+    let objects = there.into_iter().map(|path| file(path)).collect::<Result<Vec<_>, _>>()?;
+    Ok(objects.into_iter().flatten().collect())
+}
+
+fn file(path: &Path) -> Result<Vec<Object>, Failure> {
     let mut objects = Vec::new();
+    let read = read(&mut Reader::new(FileSource::open(path)?), &mut objects).in_file(path);
+    if !is_unfinished(path) {
+        return read.map(|()| objects);
+    }
+    // Keys are made several at once: what follows a gap is not counted.
+    let keys = objects.iter().filter(|object| object.kind == "switching key").count();
+    let detail = format!("{keys} keys so far; `veilformer keygen --resume` goes on");
+    objects.push(Object { kind: "UNFINISHED", detail, key: None, level: None, bytes: 0 });
+    Ok(objects)
+}
+
+fn read(reader: &mut Reader<FileSource>, objects: &mut Vec<Object>) -> Result<(), Failure> {
     let mut parameters: Option<Parameters> = None;
     loop {
         match reader.is_at_end() {
-            Ok(true) => return Ok(objects),
+            Ok(true) => return Ok(()),
             Ok(false) => {}
             Err(error) => return Err(error.into()),
         }
         let header = match reader.header() {
             Err(wire::Error::SecretNotAllowed) => {
                 objects.push(secret());
-                return Ok(objects);
+                return Ok(());
             }
             header => header?,
         };

@@ -73,7 +73,7 @@ impl<'a, A: Accelerator, K: KeySource<A> + ?Sized> Bootstrap<'a, A, K> {
         }
         let mut keys = KeyRequests::new();
         plan.required_keys(evaluator.parameters, &mut keys)?;
-        keys.iter().try_for_each(|request| evaluator.key(request.id, request.level).map(|_| ()))?;
+        keys.iter().try_for_each(|request| evaluator.keys.check(request.id, request.level))?;
         Ok(Self { evaluator, plan, constants })
     }
 
@@ -232,14 +232,12 @@ impl<'a, A: Accelerator, K: KeySource<A> + ?Sized> Bootstrap<'a, A, K> {
             let mut keys: heapless::Vec<_, MAX_STEPS> = heapless::Vec::new();
             for steps in stage.babies() {
                 let galois = galois_element(degree, steps);
-                let rows = if galois == 1 {
-                    None
-                } else {
-                    Some(ev.key(KeyId::Galois(galois as u32), level)?.rows(level))
-                };
-                keys.push((galois, rows)).map_err(|_| Error::Full { capacity: MAX_STEPS })?;
+                let key = if galois == 1 { None } else { Some(ev.key(KeyId::Galois(galois as u32), level)?) };
+                keys.push((galois, key)).map_err(|_| Error::Full { capacity: MAX_STEPS })?;
             }
-            let steps: heapless::Vec<Step<'_, A::Limb>, MAX_STEPS> = keys
+            let rows: heapless::Vec<_, MAX_STEPS> =
+                keys.iter().map(|(galois, key)| (*galois, key.as_ref().map(|key| key.rows(level)))).collect();
+            let steps: heapless::Vec<Step<'_, A::Limb>, MAX_STEPS> = rows
                 .iter()
                 .map(|(galois, rows)| Step {
                     galois: *galois,

@@ -98,6 +98,17 @@ impl BootstrapPlan {
         self.top
     }
 
+    /// Level, baby steps and giant steps of every linear stage, those of SlotToCoeff first.
+    pub fn steps(&self) -> impl Iterator<Item = (usize, usize, usize)> {
+        self.stages.iter().map(|stage| (stage.level, stage.babies().count(), stage.giants().count()))
+    }
+
+    /// Most keys that are in use together: those of one stage's baby steps, of
+    /// which the first needs none.
+    pub fn keys_at_once(&self) -> usize {
+        self.steps().map(|(_, babies, _)| babies - 1).max().unwrap_or(0).max(1)
+    }
+
     pub(super) fn all_stages(&self) -> &[Stage] {
         &self.stages
     }

@@ -1,0 +1,295 @@
+//! Key generation that is interrupted in every way, and keys that stay on disk.
+
+mod common;
+
+use common::{expect, json_lines, program, str_of, text};
+use std::fs::{self, File, OpenOptions};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+use veilformer::ckks::ParametersLiteral;
+use veilformer::wire::{BUNDLE_LEN, Bundle, PARAMETERS_LEN, Reader, write_bundle};
+
+const SET: [&str; 4] = ["keygen", "--parameters", "insecure-toy-boot", "--bootstrap"];
+const FILES: [&str; 3] = ["secret.key", "public.key", "evaluation.keys"];
+const UNFINISHED: &str = "evaluation.keys.unfinished";
+
+/// Arguments of a key generation into `folder`.
+fn keygen<'a>(folder: &'a Path, more: &[&'a str]) -> Vec<&'a str> {
+    [&SET[..], &["--out", str_of(folder)], more].concat()
+}
+
+/// One generation that nothing interrupted.
+struct Whole {
+    folder: TempDir,
+    files: [Vec<u8>; 3],
+    time: Duration,
+}
+
+fn whole() -> &'static Whole {
+    static WHOLE: OnceLock<Whole> = OnceLock::new();
+    WHOLE.get_or_init(|| {
+        let (folder, began) = (tempfile::tempdir().unwrap(), Instant::now());
+        expect(0, &keygen(folder.path(), &[]));
+        let time = began.elapsed();
+        let files = FILES.map(|name| fs::read(folder.path().join(name)).unwrap());
+        Whole { folder, files, time }
+    })
+}
+
+impl Whole {
+    /// A folder with the secret key alone, and what is given of the evaluation keys.
+    fn cut(&self, unfinished: Option<&[u8]>) -> TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join(FILES[0]), &self.files[0]).unwrap();
+        if let Some(bytes) = unfinished {
+            fs::write(folder.path().join(UNFINISHED), bytes).unwrap();
+        }
+        folder
+    }
+
+    /// Resumes in `folder`, wants the same files and nothing else; returns how many keys were kept.
+    fn completes(&self, folder: &Path) -> u64 {
+        let out = expect(0, &keygen(folder, &["--resume", "--json"]));
+        for (name, bytes) in FILES.iter().zip(&self.files) {
+            assert!(fs::read(folder.join(name)).unwrap() == *bytes, "{name} differs");
+        }
+        let mut names: Vec<_> =
+            fs::read_dir(folder).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        assert_eq!(names, [".lock", FILES[2], FILES[1], FILES[0]]);
+        json_lines(&out)[0]["kept"].as_u64().unwrap()
+    }
+}
+
+/// Numbers that look random, the same every time.
+fn numbers() -> impl FnMut(u64) -> u64 {
+    let mut state = 0x9e37_79b9_7f4a_7c15u64;
+    move |below| {
+        state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        (state >> 33) % below
+    }
+}
+
+#[test]
+fn killed_at_any_moment_and_resumed_the_files_are_the_same() {
+    let (time, mut number) = (whole().time.as_micros() as u64, numbers());
+    let (mut kills, mut later) = (0, 0);
+    while kills < 20 {
+        let folder = tempfile::tempdir().unwrap();
+        loop {
+            let mut child = program()
+                .args(keygen(folder.path(), &["--resume"]))
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .spawn()
+                .unwrap();
+            std::thread::sleep(Duration::from_micros(number(time)));
+            if child.try_wait().unwrap().is_some() {
+                break;
+            }
+            child.kill().unwrap();
+            child.wait().unwrap();
+            kills += 1;
+            later += u32::from(folder.path().join(UNFINISHED).metadata().is_ok_and(|m| m.len() > 0));
+        }
+        // The same from the secret key alone, in one go.
+        let again = tempfile::tempdir().unwrap();
+        fs::copy(folder.path().join(FILES[0]), again.path().join(FILES[0])).unwrap();
+        expect(0, &keygen(again.path(), &["--resume"]));
+        for name in FILES {
+            let read = |folder: &TempDir| fs::read(folder.path().join(name)).unwrap();
+            assert!(read(&folder) == read(&again), "{name} differs after {kills} kills");
+        }
+    }
+    assert!(later > 0, "no kill came while keys were written");
+}
+
+#[test]
+fn whatever_is_missing_or_damaged_is_made_again() {
+    let whole = whole();
+    let keys = &whole.files[2];
+    let total = json_lines(&expect(0, &["inspect", "--json", str_of(&whole.folder.path().join(FILES[2]))]))
+        .len() as u64
+        - 2;
+    assert_eq!(whole.completes(whole.cut(None).path()), 0);
+    for len in [0, 1, 100, keys.len() / 3, keys.len() - 1] {
+        let kept = whole.completes(whole.cut(Some(&keys[..len])).path());
+        assert!(kept < total && (kept > 0) == (len > keys.len() / 4), "{kept} of {total} from {len} bytes");
+    }
+    assert_eq!(whole.completes(whole.cut(Some(keys)).path()), total);
+    assert_eq!(whole.completes(whole.cut(Some(&[&keys[..], b"more"].concat())).path()), total);
+    let mut holes = keys.clone();
+    holes[keys.len() / 2..keys.len() / 2 + 5000].fill(0);
+    holes[keys.len() / 4] ^= 1;
+    let kept = whole.completes(whole.cut(Some(&holes)).path());
+    assert!(kept < total && kept > total / 2, "{kept} of {total}");
+    // Zeros at the front are what a power failure leaves.
+    let mut front = keys.clone();
+    front[..300].fill(0);
+    whole.completes(whole.cut(Some(&front)).path());
+    // Nothing to do: nothing is touched.
+    assert_eq!(whole.completes(whole.folder.path()), total);
+}
+
+#[test]
+fn an_unfinished_folder_is_refused_by_name() {
+    let (whole, out) = (whole(), tempfile::tempdir().unwrap());
+    let half = &whole.files[2][..whole.files[2].len() / 2];
+    let folder = whole.cut(Some(half));
+    let refused = expect(2, &keygen(folder.path(), &[]));
+    assert!(refused.contains("--resume") && refused.contains("--force"), "{refused}");
+    let shown = expect(0, &["inspect", str_of(folder.path())]);
+    assert!(shown.contains("UNFINISHED") && shown.contains("SECRET KEY"), "{shown}");
+    // On the server: no secret key.
+    fs::remove_file(folder.path().join(FILES[0])).unwrap();
+    let y = out.path().join("y");
+    for keys in [folder.path().to_owned(), folder.path().join(UNFINISHED), folder.path().join(FILES[2])] {
+        let args = ["infer", "--keys", str_of(&keys), "--in", "nowhere", "--out", str_of(&y)];
+        let message = expect(4, &args);
+        assert!(message.contains("did not finish") && message.contains("--resume"), "{message}");
+    }
+    // Without its secret key it cannot be finished, only replaced.
+    let message = expect(4, &keygen(folder.path(), &["--resume"]));
+    assert!(message.contains("--force"), "{message}");
+    expect(0, &keygen(folder.path(), &["--force"]));
+    assert!(fs::read(folder.path().join(FILES[0])).unwrap() != whole.files[0]);
+    // A server's folder never gets a secret key.
+    fs::remove_file(folder.path().join(FILES[0])).unwrap();
+    expect(4, &keygen(folder.path(), &["--resume"]));
+    assert!(!folder.path().join(FILES[0]).exists());
+}
+
+#[test]
+fn resuming_with_other_choices_is_refused() {
+    let (whole, folder) = (whole(), tempfile::tempdir().unwrap());
+    let cut = whole.cut(Some(&whole.files[2][..1000]));
+    let other = ["keygen", "--parameters", "insecure-toy-deep", "--resume", "--out", str_of(cut.path())];
+    assert!(expect(2, &other).contains("insecure-toy-boot"));
+    // Keys of another secret.
+    expect(0, &keygen(folder.path(), &[]));
+    fs::copy(folder.path().join(FILES[2]), cut.path().join(UNFINISHED)).unwrap();
+    assert!(expect(3, &keygen(cut.path(), &["--resume"])).contains("another secret key"));
+    fs::remove_file(cut.path().join(UNFINISHED)).unwrap();
+    fs::copy(folder.path().join(FILES[2]), cut.path().join(FILES[2])).unwrap();
+    assert!(expect(2, &keygen(cut.path(), &["--resume"])).contains("another model or secret key"));
+}
+
+#[test]
+fn two_processes_do_not_make_keys_in_one_folder() {
+    let whole = whole();
+    let folder = whole.cut(None);
+    let lock = OpenOptions::new().create(true).append(true).open(folder.path().join(".lock")).unwrap();
+    lock.lock().unwrap();
+    for how in ["--resume", "--force"] {
+        let message = expect(2, &keygen(folder.path(), &[how]));
+        assert!(message.contains("another process"), "{message}");
+    }
+    assert_eq!(fs::read(folder.path().join(FILES[0])).unwrap(), whole.files[0]);
+    drop(lock);
+    whole.completes(folder.path());
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_full_disk_loses_nothing() {
+    let whole = whole();
+    // Files may grow to half of what is needed.
+    let folder = whole.cut(None);
+    let blocks = whole.files[2].len() / 2 / 512;
+    let script = format!("trap '' XFSZ; ulimit -f {blocks}; exec \"$@\"");
+    let output = std::process::Command::new("sh")
+        .args(["-c", &script, "sh", env!("CARGO_BIN_EXE_veilformer")])
+        .args(keygen(folder.path(), &["--resume"]))
+        .output()
+        .unwrap();
+    let message = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(6), "{message}");
+    assert!(message.contains("what was made is kept") && message.contains("--resume"), "{message}");
+    assert!(!folder.path().join(FILES[2]).exists());
+    assert!(whole.completes(folder.path()) > 0);
+    // No room at all.
+    let folder = whole.cut(None);
+    std::os::unix::fs::symlink("/dev/full", folder.path().join(UNFINISHED)).unwrap();
+    let message = expect(6, &keygen(folder.path(), &["--resume"]));
+    assert!(message.contains("No space left"), "{message}");
+    fs::remove_file(folder.path().join(UNFINISHED)).unwrap();
+    whole.completes(folder.path());
+}
+
+/// Keys of the model, a question and its answer, at toy size.
+fn question() -> &'static TempDir {
+    static FOLDER: OnceLock<TempDir> = OnceLock::new();
+    FOLDER.get_or_init(|| {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+        expect(0, &["keygen", "--parameters", "insecure-toy-deep", "--out", &path("keys")]);
+        expect(0, &["encrypt", "--keys", &path("keys"), "--text", "a fine film", "--out", &path("x")]);
+        let keys = path("keys/evaluation.keys");
+        expect(0, &["infer", "--keys", &keys, "--in", &path("x"), "--out", &path("y")]);
+        folder
+    })
+}
+
+/// Arguments of an inference on the question.
+fn infer(keys: &Path, out: &Path) -> Vec<String> {
+    let question = question().path().join("x");
+    ["infer", "--json", "--keys", str_of(keys), "--in", str_of(&question), "--out", str_of(out)]
+        .map(str::to_owned)
+        .to_vec()
+}
+
+#[test]
+fn keys_on_disk_give_the_same_answer() {
+    let (folder, out) = (question().path(), tempfile::tempdir().unwrap());
+    let keys = folder.join("keys/evaluation.keys");
+    let with = |memory: &str, name: &str, code: i32| {
+        let mut args = infer(&keys, &out.path().join(name));
+        args.extend(["--key-memory", memory].map(str::to_owned));
+        expect(code, &args.iter().map(String::as_str).collect::<Vec<_>>())
+    };
+    let report = |memory: &str, name: &str| json_lines(&with(memory, name, 0)).remove(0);
+    let all = report("1GiB", "all");
+    let keys = all["keys"].as_u64().unwrap();
+    assert_eq!(all["key_loads"], keys);
+    let least = with("1KiB", "no", 6);
+    assert!(least.contains("--key-memory"), "{least}");
+    let few = report("16MiB", "few");
+    assert!(few["key_loads"].as_u64().unwrap() > keys, "{few}");
+    assert!(few["peak_limbs"].as_u64().unwrap() < all["peak_limbs"].as_u64().unwrap(), "{few}");
+    let answer = fs::read(folder.join("y")).unwrap();
+    for name in ["all", "few"] {
+        assert!(fs::read(out.path().join(name)).unwrap() == answer, "{name}");
+    }
+}
+
+#[test]
+fn a_missing_key_is_named_before_any_work() {
+    let (folder, out) = (question().path(), tempfile::tempdir().unwrap());
+    let bytes = fs::read(folder.join("keys/evaluation.keys")).unwrap();
+    let (front, keys) = bytes.split_at((PARAMETERS_LEN + BUNDLE_LEN) as usize);
+    let first = Reader::new(keys).header().unwrap();
+    let rest = &keys[first.object_len() as usize..];
+    let mut bundle = [0; BUNDLE_LEN as usize];
+    let tag = u64::from_be_bytes(*b"evalkeys");
+    let count = json_lines(&expect(0, &["inspect", "--json", str_of(&folder.join("keys/evaluation.keys"))]))
+        .len() as u64
+        - 3;
+    let parameters = ParametersLiteral::INSECURE_TOY_DEEP.check().unwrap();
+    write_bundle(
+        &mut &mut bundle[..],
+        &parameters,
+        first.key,
+        &Bundle { tag, count, bytes: rest.len() as u64 },
+    )
+    .unwrap();
+    let path: PathBuf = out.path().join("few.keys");
+    fs::write(&path, [&front[..PARAMETERS_LEN as usize], &bundle, rest].concat()).unwrap();
+    let y = out.path().join("y");
+    let args = infer(&path, &y);
+    let message = expect(4, &args.iter().map(String::as_str).collect::<Vec<_>>());
+    assert!(message.contains(&format!("missing evaluation key {:?}", first.key_id().unwrap())), "{message}");
+    assert!(File::open(&y).is_err());
+}
