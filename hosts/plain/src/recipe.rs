@@ -95,7 +95,7 @@ pub fn budget(site: Site) -> Budget {
 /// The bounds penalties pull towards.
 pub fn penalties(config: &Config) -> Penalties {
     let mut penalties = Penalties::none(config);
-    penalties.weight = 1.0;
+    penalties.weight = 2.0;
     for site in Site::all(config) {
         let (low, high) = match site {
             Site::FirstNorm(_) | Site::SecondNorm(_) | Site::FinalNorm => (0.9, 1.5),
@@ -111,12 +111,12 @@ pub fn penalties(config: &Config) -> Penalties {
 /// The training schedule.
 pub fn options(seed: u64) -> Options {
     Options {
-        exact_epochs: 5,
+        exact_epochs: 6,
         polynomial_epochs: 2,
         batch: 32,
         learning_rate: 2e-3,
         optimizer: AdamW::default(),
-        word_dropout: 0.35,
+        word_dropout: 0.45,
         seed,
     }
 }

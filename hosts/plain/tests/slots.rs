@@ -1,14 +1,19 @@
 //! The slot program on exact slots against the polynomial twin: the same numbers, and the dry run's levels.
 
+use std::path::Path;
+
 use proptest::prelude::*;
 use veilformer::ckks::ParametersLiteral;
 use veilformer::transformer::slots::{
     Layout, Plan, PlanSlots, Refresh, SlotArithmetic, SlotExecutor, SlotTensor,
 };
 use veilformer::transformer::{Config, Loss, Parameter, Site, forward};
+use veilformer_plain::data::Task;
 use veilformer_plain::executor::{Functions, PlainExecutor};
+use veilformer_plain::model::Model;
 use veilformer_plain::parameters::Parameters;
 use veilformer_plain::random::Random;
+use veilformer_plain::recipe::tokenise;
 use veilformer_plain::run::{Example, embed, mask_tensor, observe};
 use veilformer_plain::sites::{Approximations, Budget};
 use veilformer_plain::slots::{PlainSlots, PlainVector, Weights};
@@ -85,30 +90,16 @@ fn plan(model: &Weights<'_>, refresh: Option<Refresh>, top: usize) -> (Plan, usi
     (slots.finish(), level)
 }
 
-/// Runs a batch on exact slots; checks it against the twin and the dry run. Returns the number of refreshes, or
-/// `None` where the random model does not stay in the intervals its polynomials were fitted to.
-fn check(
-    config: &Config,
-    seed: u64,
-    budget: fn(Site) -> Budget,
-    refresh: Option<Refresh>,
-    top: usize,
-) -> Option<usize> {
-    let slots = 1024;
+/// Runs a batch on exact slots; checks it against the twin and the dry run. Returns the number of refreshes.
+fn check(model: &Weights<'_>, data: &[Example], slots: usize, refresh: Option<Refresh>, top: usize) -> usize {
+    let (config, parameters) = (model.config, model.parameters);
     let layout = Layout::new(config, slots).unwrap();
-    let (parameters, data) = world(config, seed, layout.batch());
-    let ranges = observe(config, &parameters, &data, Functions::Exact).unwrap().ranges;
-    let approximations = Approximations::calibrate(config, &ranges, budget).unwrap();
-    let functions = Functions::Polynomial(&approximations);
-    let expected = observe(config, &parameters, &data, functions).unwrap();
-    if expected.ranges.escape(&approximations).is_some() {
-        return None;
-    }
-
+    let functions = Functions::Polynomial(model.approximations);
+    let expected = observe(config, parameters, data, functions).unwrap();
     let (mut tokens, mut mask) = (vec![0.0; slots], vec![0.0; slots]);
-    let mut twin = PlainExecutor::new(config, &parameters, functions);
+    let mut twin = PlainExecutor::new(config, parameters, functions);
     for (sentence, example) in data.iter().enumerate() {
-        let x = embed(&mut twin, config, &parameters, &example.sequence.tokens).unwrap();
+        let x = embed(&mut twin, config, parameters, &example.sequence.tokens).unwrap();
         let m = mask_tensor::<f64>(&example.sequence);
         for token in 0..config.length {
             for feature in 0..config.width {
@@ -117,9 +108,8 @@ fn check(
             }
         }
     }
-    let model = Weights { config, parameters: &parameters, approximations: &approximations };
     let input = [PlainVector::new(tokens, top), PlainVector::new(mask, top)];
-    let (arithmetic, logits) = run(PlainSlots::new(slots, refresh), &model, input);
+    let (arithmetic, logits) = run(PlainSlots::new(slots, refresh), model, input);
     let size = expected.logits.iter().flatten().fold(1.0, |m: f64, y| m.max(y.abs()));
     for (sentence, row) in expected.logits.iter().enumerate() {
         for (class, y) in row.iter().enumerate() {
@@ -127,26 +117,57 @@ fn check(
             assert!((got - y).abs() < 1e-9 * size, "sentence {sentence}, class {class}: {got} for {y}");
         }
     }
-    let (plan, level) = plan(&model, refresh, top);
+    let (plan, level) = plan(model, refresh, top);
     assert_eq!(plan.lowest_level, arithmetic.lowest_level());
     assert_eq!(level, arithmetic.level(logits.vector()));
     assert_eq!(plan.refreshes, arithmetic.refreshes());
     println!("{} refreshes of at most {}", plan.refreshes, arithmetic.largest_refreshed());
-    Some(arithmetic.refreshes())
+    arithmetic.refreshes()
+}
+
+/// The same for a random model; `None` where it does not stay in the intervals its polynomials were fitted to.
+fn check_random(
+    config: &Config,
+    seed: u64,
+    budget: fn(Site) -> Budget,
+    refresh: Option<Refresh>,
+    top: usize,
+) -> Option<usize> {
+    let slots = 1024;
+    let batch = Layout::new(config, slots).unwrap().batch();
+    let (parameters, data) = world(config, seed, batch);
+    let ranges = observe(config, &parameters, &data, Functions::Exact).unwrap().ranges;
+    let approximations = Approximations::calibrate(config, &ranges, budget).unwrap();
+    let polynomial = observe(config, &parameters, &data, Functions::Polynomial(&approximations)).unwrap();
+    let model = Weights { config, parameters: &parameters, approximations: &approximations };
+    let inside = polynomial.ranges.escape(&approximations).is_none();
+    inside.then(|| check(&model, &data, slots, refresh, top))
+}
+
+#[test]
+fn the_shipped_model_bootstraps_four_times() {
+    let assets = Path::new(env!("CARGO_MANIFEST_DIR")).join("../cli/assets");
+    let model = Model::load(&assets.join("veil-mini")).unwrap();
+    let parameters = model.parameters.convert::<f64>();
+    let rows = Task::Sst2.read(&assets.join("sst2-excerpt.tsv")).unwrap();
+    let data = tokenise(&model.tokenizer, &rows[..32], model.config.length).unwrap();
+    let weights =
+        Weights { config: &model.config, parameters: &parameters, approximations: &model.approximations };
+    assert_eq!(check(&weights, &data, 1 << 15, Some(REFRESH), REFRESH.level), 4);
 }
 
 #[test]
 fn one_layer_needs_no_bootstrap() {
     let config = config(1, 2, 8, false);
-    assert_eq!(check(&config, 1, lean, None, 30), Some(0));
+    assert_eq!(check_random(&config, 1, lean, None, 30), Some(0));
     // Wide enough to use the other tokens' lanes.
-    assert_eq!(check(&Config { feed_forward: 20, ..config }, 2, lean, None, 30), Some(0));
+    assert_eq!(check_random(&Config { feed_forward: 20, ..config }, 2, lean, None, 30), Some(0));
 }
 
 #[test]
 fn two_layers_refresh_the_residual_stream_alone() {
     // After each of the two attentions and the two feed-forwards.
-    assert_eq!(check(&config(2, 2, 8, false), 3, lean, Some(REFRESH), 15), Some(4));
+    assert_eq!(check_random(&config(2, 2, 8, false), 3, lean, Some(REFRESH), 15), Some(4));
 }
 
 #[test]
@@ -178,6 +199,6 @@ proptest! {
         // With heads of 2 places, 16 tokens would be too many vectors of scores.
         prop_assume!(heads < 2 || length < 4);
         let config = Config { feed_forward, head_rank, ..config(layers, 1 << heads, 1 << length, first_norm) };
-        prop_assume!(check(&config, seed, deep, Some(REFRESH), 15).is_some());
+        prop_assume!(check_random(&config, seed, deep, Some(REFRESH), 15).is_some());
     }
 }

@@ -202,10 +202,9 @@ impl<S: SlotArithmetic, M: Model> SlotExecutor<'_, S, M> {
         }
         // The product with the values, the turn of a group, and W_O.
         self.kernel(&mut exponents, approximation, 3)?;
-        exponents.reverse();
-        let first = exponents.pop().ok_or(SlotError::Form)?;
-        exponents.reverse();
-        Ok(SlotTensor { more: exponents, ..SlotTensor::derived(first, 1.0, Lanes::Shifts) })
+        let mut scores = exponents.into_iter();
+        let first = scores.next().ok_or(SlotError::Form)?;
+        Ok(SlotTensor { more: scores.collect(), ..SlotTensor::derived(first, 1.0, Lanes::Shifts) })
     }
 
     /// Every token's S·V.
