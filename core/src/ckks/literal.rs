@@ -216,9 +216,9 @@ impl ParametersLiteral {
     #[cfg(feature = "insecure-toy")]
     pub const INSECURE_TOY_BOOT: Self = Self {
         log_degree: 11,
-        levels: 8,
-        special_primes: 7,
-        digit_size: 7,
+        levels: 14,
+        special_primes: 9,
+        digit_size: 9,
         bootstrap: Some(BootstrapLiteral {
             working_bits: 49,
             coeff_to_slot: 2,

@@ -85,7 +85,7 @@ impl FromStr for Size {
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct ParametersArg {
     /// A named set of parameters
-    #[arg(long, value_name = "NAME", default_value = "n16/leveled")]
+    #[arg(long, value_name = "NAME", default_value = "n16/boot")]
     parameters: String,
 }
 

@@ -4,6 +4,7 @@ use crate::exit::{Exit, Failure};
 use crate::keyfile::KeyLayout;
 use crate::model::LoadedModel;
 use crate::watch::Watched;
+use veilformer::ckks::server::bootstrap::BootstrapPlan;
 use veilformer::ckks::{KeyRequest, KeyShape, Parameters};
 use veilformer::transformer::forward;
 use veilformer::transformer::slots::{Layout, Plan, PlanSlots, SlotExecutor, SlotTensor};
@@ -45,7 +46,8 @@ impl Job {
             _ => failure,
         };
         let (trial, ..) = dry_run(parameters, model, top).map_err(short)?;
-        let input_level = top - trial.lowest_level;
+        // With bootstraps nothing is saved by starting lower: they would come sooner.
+        let input_level = if trial.refreshes > 0 { top } else { top - trial.lowest_level };
         let (plan, layout, output_level, work) = dry_run(parameters, model, input_level)?;
         let key_limbs = plan.keys.iter().map(|request| key_limbs(parameters, *request)).sum();
         let key_bytes = KeyLayout::new(parameters, &plan.keys).len();
@@ -90,7 +92,16 @@ fn mask_level(input_level: usize) -> usize {
 /// a diagonal, the total with its key switch; beside it the tensors that live on.
 fn working_limbs(parameters: &Parameters, level: usize) -> usize {
     let raised = (parameters.digits(level) + 2 * 4 + 7) * parameters.key_basis(level).len();
-    raised + 6 * 2 * (level + 1)
+    let leveled = raised + 6 * 2 * (level + 1);
+    match BootstrapPlan::new(parameters) {
+        Ok(plan) => leveled + bootstrap_limbs(parameters, &plan) + 4096,
+        Err(_) => leveled,
+    }
+}
+
+/// The constants, and the largest working set: that of the first stage upwards.
+fn bootstrap_limbs(parameters: &Parameters, plan: &BootstrapPlan) -> usize {
+    plan.limbs() + 40 * parameters.key_basis(parameters.top_level()).len()
 }
 
 fn dry_run(

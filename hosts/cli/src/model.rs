@@ -15,9 +15,9 @@ use xxhash_rust::xxh3::Xxh3;
 
 /// The model that comes with the program.
 const SHIPPED: [&[u8]; 3] = [
-    include_bytes!("../assets/veil-leveled/config.json"),
-    include_bytes!("../assets/veil-leveled/model.safetensors"),
-    include_bytes!("../assets/veil-leveled/vocab.txt"),
+    include_bytes!("../assets/veil-mini/config.json"),
+    include_bytes!("../assets/veil-mini/model.safetensors"),
+    include_bytes!("../assets/veil-mini/vocab.txt"),
 ];
 /// Sentences of the SST-2 development set that come with the program.
 const SHIPPED_SENTENCES: &str = include_str!("../assets/sst2-excerpt.tsv");
@@ -35,7 +35,7 @@ impl LoadedModel {
     /// From a folder, or the one that comes with the program.
     pub(crate) fn load(folder: Option<&Path>) -> Result<Self, Failure> {
         let Some(folder) = folder else {
-            return Self::from_bytes("veil-leveled", SHIPPED.map(<[u8]>::to_vec));
+            return Self::from_bytes("veil-mini", SHIPPED.map(<[u8]>::to_vec));
         };
         let read = |name: &str| {
             let path = folder.join(name);

@@ -2,6 +2,7 @@
 //! here can hold a secret.
 
 use crate::backend::ServerAccelerator;
+use crate::bootstrap::Constants;
 use crate::exit::Failure;
 pub(crate) use crate::keystore::KeyStore;
 use crate::model::LoadedModel;
@@ -9,6 +10,7 @@ use crate::watch::Watched;
 use veilformer::accel::Accelerator;
 use veilformer::ckks::client::KeyTag;
 use veilformer::ckks::server::Evaluator;
+use veilformer::ckks::server::bootstrap::Bootstrap;
 use veilformer::ckks::{Ciphertext, Parameters};
 use veilformer::transformer::forward;
 use veilformer::transformer::slots::{EncryptedSlots, Scratch, SlotExecutor, SlotTensor};
@@ -74,7 +76,14 @@ impl<'a, A: ServerAccelerator> Server<'a, A> {
         let (mut reals, mut integers) = (vec![0.0; reals], vec![0; integers]);
         let scratch = Scratch::new(degree, &mut reals, &mut integers)?;
         let evaluator = Evaluator::new(self.accelerator, self.parameters, &self.keys)?;
-        let slots = EncryptedSlots::new(evaluator, &encoder, scratch);
+        let constants = match self.parameters.bootstrap() {
+            Some(_) => Some(Constants::new(self.accelerator, self.parameters)?),
+            None => None,
+        };
+        let mut slots = EncryptedSlots::new(evaluator, &encoder, scratch);
+        if let Some(constants) = &constants {
+            slots = slots.with_bootstrap(Bootstrap::new(evaluator, constants.limbs())?);
+        }
         let mut executor = SlotExecutor::new(Watched::new(slots, self.parameters, tick), model)?;
         let (tokens, mask) = (SlotTensor::tokens(tokens), SlotTensor::tokens(mask));
         let logits = forward(model.config(), &mut executor, tokens, &mask)

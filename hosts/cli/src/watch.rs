@@ -69,6 +69,24 @@ impl<'a> Work<'a> {
         let products = depth + (1 << depth.div_ceil(2)) + (1 << (depth / 2));
         products as f64 * self.product(level.saturating_sub(depth / 2))
     }
+
+    /// A bootstrap of `parts` real vectors: three stages each way at eight baby
+    /// and eight giant steps, their factors ready, and sixteen products a part.
+    fn bootstrap(&self, parts: usize) -> f64 {
+        let top = self.parameters.top_level();
+        let stage = |level: usize| {
+            let babies = 8.0 * (self.inner_product(level) + 8.0 * self.limbs(level));
+            self.raise(level) + babies + 8.0 * self.key_switch(level) + self.divide(level)
+        };
+        let stages = |first: usize, count: u32| -> f64 {
+            (0..count as usize).map(|i| stage(first.saturating_sub(i))).sum()
+        };
+        let Some(bootstrap) = self.parameters.bootstrap() else { return 0.0 };
+        let output = self.parameters.max_level();
+        let down = stages(bootstrap.slot_to_coeff as usize, bootstrap.slot_to_coeff);
+        let up = stages(top, bootstrap.coeff_to_slot);
+        down + up + 16.0 * parts as f64 * self.product((top + output) / 2)
+    }
 }
 
 /// Encoding's embedding, rounding and reduction, in transforms of one limb.
@@ -203,10 +221,12 @@ impl<S: SlotArithmetic, F: FnMut(f64)> SlotArithmetic for Watched<'_, S, F> {
     }
 
     fn refresh(&mut self, x: &S::Vector) -> Result<S::Vector, Error> {
-        self.inner.refresh(x)
+        let (level, work) = (self.level(x), self.work.bootstrap(1));
+        self.step("refresh", level, work, |s| s.refresh(x))
     }
 
     fn refresh_pair(&mut self, x: &S::Vector, y: &S::Vector) -> Result<(S::Vector, S::Vector), Error> {
-        self.inner.refresh_pair(x, y)
+        let (level, work) = (self.level(x), self.work.bootstrap(2));
+        self.step("refresh pair", level, work, |s| s.refresh_pair(x, y))
     }
 }

@@ -9,7 +9,7 @@ use crate::model::{LoadedModel, SentenceArgs};
 use veilformer::ckks::PrecisionStats;
 
 pub(super) const NAME: &str = "infer/veil-mini";
-const SET: &str = "n16/leveled";
+const SET: &str = "n16/boot";
 
 pub(super) fn measure(setting: &Setting) -> Result<Figure, Failure> {
     let model = LoadedModel::load(None)?;

@@ -43,9 +43,9 @@ impl Args {
     fn parameters(&self) -> Result<Parameters, Failure> {
         #[cfg(feature = "insecure-toy")]
         if self.toy {
-            return named("insecure-toy-deep");
+            return named("insecure-toy-boot");
         }
-        named("n16/leveled")
+        named("n16/boot")
     }
 }
 

@@ -275,5 +275,5 @@ fn parameters_without_bootstrapping_have_no_plan() {
     let parameters = ParametersLiteral::INSECURE_TOY.check().unwrap();
     assert!(matches!(BootstrapPlan::new(&parameters), Err(Error::LevelsExhausted { have: 7, .. })));
     let plan = BootstrapPlan::new(&LITERAL.check().unwrap()).unwrap();
-    assert_eq!((plan.failure_log2(), plan.floor(), plan.output()), (f64::NEG_INFINITY, 2, 8));
+    assert_eq!((plan.failure_log2(), plan.floor(), plan.output()), (f64::NEG_INFINITY, 2, 14));
 }
