@@ -57,7 +57,7 @@ impl Job {
             mask_level: mask_level(input_level),
             output_level,
             key_limbs,
-            working_limbs: working_limbs(parameters, input_level),
+            working_limbs: working_limbs(parameters, model, input_level),
             // A thread raises one limb of every digit at a time.
             thread_limbs: parameters.digits(input_level) + 1,
             key_bytes,
@@ -87,21 +87,24 @@ fn mask_level(input_level: usize) -> usize {
     input_level.saturating_sub(1)
 }
 
-/// The largest working set is that of the first transform: the digits of its
-/// input raised, two polynomials for each of four giant steps, a rotated copy,
-/// a diagonal, the total with its key switch; beside it the tensors that live on.
-fn working_limbs(parameters: &Parameters, level: usize) -> usize {
+/// The largest working set of the model's own is that of the first transform:
+/// the digits of its input raised, two polynomials for each of four giant
+/// steps, a rotated copy, a diagonal, the total with its key switch. A bootstrap
+/// needs its constants and, for its first stage upwards, eight giant sums, the
+/// digits, and the halves of a key switch. Beside either, the tensors that live on.
+fn working_limbs(parameters: &Parameters, model: &LoadedModel, level: usize) -> usize {
+    // What a layer keeps at most; keys and values at several shifts where every token attends.
+    let alive = if model.config().layers > 1 { 38 } else { 6 };
+    let tensor = 2 * (level + 1);
     let raised = (parameters.digits(level) + 2 * 4 + 7) * parameters.key_basis(level).len();
-    let leveled = raised + 6 * 2 * (level + 1);
+    let leveled = raised + alive * tensor;
     match BootstrapPlan::new(parameters) {
-        Ok(plan) => leveled + bootstrap_limbs(parameters, &plan) + 4096,
+        Ok(plan) => {
+            let stage = 40 * parameters.key_basis(parameters.top_level()).len();
+            plan.limbs() + leveled.max(stage + 6 * tensor)
+        }
         Err(_) => leveled,
     }
-}
-
-/// The constants, and the largest working set: that of the first stage upwards.
-fn bootstrap_limbs(parameters: &Parameters, plan: &BootstrapPlan) -> usize {
-    plan.limbs() + 40 * parameters.key_basis(parameters.top_level()).len()
 }
 
 fn dry_run(

@@ -33,7 +33,7 @@ pub(super) fn measure(setting: &Setting) -> Result<Figure, Failure> {
     }
     times.sort_by(f64::total_cmp);
     let mut figure = setting.figure(NAME, SET, &times).levels(job.input_level - job.output_level);
-    figure.bootstraps = Some(0);
+    figure.bootstraps = Some(job.plan.refreshes);
     if let Some(told) = last {
         let flat = |rows: Vec<Vec<f64>>| rows.into_iter().flatten().collect::<Vec<f64>>();
         let expected = flat(model.plain_logits(&sentences)?.polynomial);
