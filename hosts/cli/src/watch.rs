@@ -2,6 +2,7 @@
 //! then shows how far the real one has come.
 
 use std::time::Instant;
+use veilformer::ckks::server::bootstrap::BootstrapPlan;
 use veilformer::ckks::server::{BabyGiant, chebyshev_depth};
 use veilformer::ckks::{Error, Parameters};
 use veilformer::transformer::slots::SlotArithmetic;
@@ -64,6 +65,27 @@ impl<'a> Work<'a> {
         self.raise(level) + rotations + diagonals + giants + self.divide(level)
     }
 
+    /// The digits are raised once; every baby step is an inner product with its
+    /// key, and one pass over memory multiplies and adds for all giant steps.
+    fn stage(&self, (level, babies, giants): (usize, usize, usize)) -> f64 {
+        let steps = (babies - 1) as f64 * self.inner_product(level);
+        let factors = PASS * (babies * giants) as f64 * self.limbs(level);
+        let giants = (giants - 1) as f64 * (self.key_switch(level) + self.limbs(level));
+        self.raise(level) + steps + factors + giants + self.divide(level)
+    }
+
+    /// A bootstrap of complex slots.
+    pub(crate) fn bootstrap(&self, plan: &BootstrapPlan) -> f64 {
+        let start = plan.output() + BootstrapPlan::eval_mod_depth();
+        let double_angles: f64 = (plan.output() + 1..plan.output() + 3).map(|l| self.product(l)).sum();
+        let raise = 4.0 * (plan.top() + 2) as f64;
+        let eval_mod = self.chebyshev(start, BootstrapPlan::SERIES_DEGREE) + double_angles;
+        plan.steps().map(|stage| self.stage(stage)).sum::<f64>()
+            + raise
+            + self.key_switch(start)
+            + 2.0 * eval_mod
+    }
+
     fn chebyshev(&self, level: usize, degree: usize) -> f64 {
         let depth = chebyshev_depth(degree).max(1);
         let products = depth + (1 << depth.div_ceil(2)) + (1 << (depth / 2));
@@ -73,6 +95,9 @@ impl<'a> Work<'a> {
 
 /// Encoding's embedding, rounding and reduction, in transforms of one limb.
 const ENCODE: f64 = 20.0;
+
+/// Multiplying a limb by a factor and adding it to two sums, in transforms of one limb.
+const PASS: f64 = 0.7;
 
 /// Seconds of a unit of work over seconds of a transform that stays in the
 /// cache: what the units leave out, measured once on whole runs.

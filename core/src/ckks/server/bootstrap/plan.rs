@@ -2,7 +2,7 @@
 //! its keys, the memory of its constants.
 
 use super::fourier::{Direction, Stage};
-use super::{DOUBLE_ANGLES, MULTIPLES, RANGE, SERIES_DEPTH};
+use super::{DOUBLE_ANGLES, MULTIPLES, RANGE, SERIES_DEGREE, SERIES_DEPTH};
 use crate::ckks::{BootstrapLiteral, Error, KeyId, KeyRequests, Parameters};
 use crate::ring::Basis;
 
@@ -150,6 +150,9 @@ impl BootstrapPlan {
     pub fn slots(&self) -> usize {
         self.slots
     }
+
+    /// Degree of EvalMod's series.
+    pub const SERIES_DEGREE: usize = SERIES_DEGREE;
 
     /// Levels that EvalMod takes.
     pub const fn eval_mod_depth() -> usize {
