@@ -153,8 +153,8 @@ impl<'m> Making<'m> {
             let degree = self.secret.parameters().degree();
             let mut scratch = (vec![0; degree], vec![0; degree], vec![0; degree]);
             while let Some(&(request, start)) = self.missing.get(next.fetch_add(1, Ordering::Relaxed)) {
-                // One key at a time goes to the threads, so that a thread that waits for
-                // its share of one key can be given one other key at most.
+                // A thread that waits for its share of one key may begin another, but only one
+                // that a worker handed over: never more are in the making than there are workers.
                 if let Err(failure) = self.accelerator.run(|| self.make(request, start, &mut scratch)) {
                     next.store(self.missing.len(), Ordering::Relaxed);
                     failed.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(failure);

@@ -282,3 +282,110 @@ impl<A: Accelerator<Word = u64>> Disk<'_, A> {
         Ok(key)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bootstrap::{Constants, refreshing_keys};
+    use crate::client::{Client, RELEASES};
+    use crate::keyfile::{KeyLayout, Making};
+    use indicatif::ProgressBar;
+    use veilformer::ckks::ParametersLiteral;
+    use veilformer::ckks::encoding::Complex;
+    use veilformer::ckks::server::Evaluator;
+    use veilformer::ckks::server::bootstrap::Bootstrap;
+    use veilformer_multicore::Multicore;
+
+    /// Bootstraps `runs` times with all keys in memory, with a part of them, and with as few as
+    /// can be; hands over the room in bytes, the loads and the seconds of each run.
+    fn compare(
+        literal: ParametersLiteral,
+        threads: usize,
+        runs: usize,
+        mut told: impl FnMut(usize, Loads, f64),
+    ) {
+        let parameters = literal.check().unwrap();
+        let accelerator = Multicore::new(parameters.chain(), threads, 1 << 15).unwrap();
+        let mut client = Client::new(&accelerator, &parameters).unwrap();
+        let (secret, _) = client.generate(RELEASES).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("keys");
+        let layout = KeyLayout::new(&parameters, &refreshing_keys(&parameters).unwrap());
+        let making = Making::begin(&path, &accelerator, &secret, &layout).unwrap();
+        making.fill(&ProgressBar::hidden()).unwrap();
+        making.finish(&path).unwrap();
+        let index = KeyIndex::read(&path, secret.tag(), layout.count() as u64).unwrap();
+        let constants = Constants::new(&accelerator, &parameters).unwrap();
+        let public = client.public_key(&secret).unwrap();
+        let values = vec![Complex::new(0.5, -0.25); parameters.slots()];
+        let level = BootstrapPlan::new(&parameters).unwrap().floor();
+        let x = client.encrypt_complex(&public, &values, level).unwrap();
+        let room = |bytes| index.room(&parameters, bytes, 0).unwrap();
+        let all = room(None);
+        let largest = index.requests().map(|r| key_limbs(&parameters, r)).max().unwrap();
+        let least = largest * BootstrapPlan::new(&parameters).unwrap().keys_at_once();
+        let mut answer: Option<Vec<u8>> = None;
+        for room in [all, (all + least) / 2, least] {
+            let keys = KeyStore::over(&accelerator, &parameters, index.clone(), room, threads);
+            if room == all {
+                keys.load_all(|| ()).unwrap();
+            }
+            let evaluator = Evaluator::new(&accelerator, &parameters, &keys).unwrap();
+            let bootstrap = Bootstrap::new(evaluator, constants.limbs()).unwrap();
+            for _ in 0..runs {
+                let (before, began) = (keys.loads(), Instant::now());
+                let y = accelerator.run(|| bootstrap.refresh(&x)).unwrap();
+                let (seconds, after) = (began.elapsed().as_secs_f64(), keys.loads());
+                assert!(keys.memory().limbs <= room, "{} of {room} limbs", keys.memory().limbs);
+                let new =
+                    Loads { count: after.count - before.count, seconds: after.seconds - before.seconds };
+                told(room * 8 * parameters.degree(), new, seconds);
+                let y = client.message(secret.tag(), &y).unwrap();
+                assert!(*answer.get_or_insert_with(|| y.clone()) == y, "another answer within {room} limbs");
+            }
+        }
+    }
+
+    #[cfg(feature = "insecure-toy")]
+    #[test]
+    fn keys_on_disk_bootstrap_to_the_same_bits() {
+        let mut loads = Vec::new();
+        compare(ParametersLiteral::INSECURE_TOY_BOOT, 2, 2, |_, l, _| loads.push(l.count));
+        let [all, all_again, part, part_again, least, least_again] = loads[..] else { panic!("{loads:?}") };
+        assert_eq!((all, all_again), (0, 0));
+        // What had room the first time is not loaded again.
+        assert!(0 < part_again && part_again < part, "{loads:?}");
+        assert!(part_again < least_again && least_again <= least, "{loads:?}");
+    }
+
+    /// Figures, not a test: `cargo test --release -p veilformer-cli -- --ignored --nocapture cost_of`.
+    #[test]
+    #[ignore = "measures for minutes and takes 6 GiB"]
+    fn cost_of_keys_on_disk() {
+        let threads = std::thread::available_parallelism().unwrap().get();
+        compare(ParametersLiteral::N16_BOOT, threads, 3, |room, loads, seconds| {
+            println!(
+                "{} for keys: {seconds:.2} s, of which {} keys loaded in {:.2} s",
+                bytes(room as u64),
+                loads.count,
+                loads.seconds
+            );
+        });
+    }
+
+    #[test]
+    fn a_key_that_cannot_be_read_is_explained() {
+        let parameters = ParametersLiteral::N13_3.check().unwrap();
+        let accelerator = Multicore::new(parameters.chain(), 1, 64).unwrap();
+        let request = KeyRequest { id: KeyId::Relinearization, level: 1 };
+        let places = BTreeMap::from([(request.id, (request, 0))]);
+        let index = KeyIndex { path: "gone".into(), owner: KeyTag([0; 16]), places };
+        let keys = KeyStore::over(&accelerator, &parameters, index, 64, 1);
+        assert!(keys.check(request.id, 1).is_ok());
+        assert!(matches!(keys.check(request.id, 2), Err(Error::MissingKey { level: 2, .. })));
+        let error = keys.key(request.id, 1).err().unwrap();
+        assert_eq!(error, Error::UnreadableKey { id: request.id });
+        let failure = keys.explain(error.into());
+        assert!(failure.exit == Exit::BadFile && failure.message.contains("gone"), "{}", failure.message);
+    }
+}

@@ -2,6 +2,7 @@
 //! then shows how far the real one has come.
 
 use std::time::Instant;
+use veilformer::ckks::server::bootstrap::BootstrapPlan;
 use veilformer::ckks::server::{BabyGiant, chebyshev_depth};
 use veilformer::ckks::{Error, Parameters};
 use veilformer::transformer::slots::SlotArithmetic;
@@ -64,33 +65,43 @@ impl<'a> Work<'a> {
         self.raise(level) + rotations + diagonals + giants + self.divide(level)
     }
 
+    /// The digits are raised once; every baby step is an inner product with its
+    /// key, and one pass over memory multiplies and adds for all giant steps.
+    fn stage(&self, (level, babies, giants): (usize, usize, usize)) -> f64 {
+        let steps = (babies - 1) as f64 * self.inner_product(level);
+        let factors = PASS * (babies * giants) as f64 * self.limbs(level);
+        let giants = (giants - 1) as f64 * (self.key_switch(level) + self.limbs(level));
+        self.raise(level) + steps + factors + giants + self.divide(level)
+    }
+
+    /// A bootstrap of `parts` real vectors, two of them packed together.
+    pub(crate) fn bootstrap(&self, plan: &BootstrapPlan, parts: usize) -> f64 {
+        let start = plan.eval_mod_level();
+        let sine: f64 = (plan.output() + 1..plan.output() + 5).map(|l| self.product(l)).sum();
+        let raise = 4.0 * (plan.top() + 2) as f64;
+        let eval_mod = self.chebyshev(start, BootstrapPlan::SERIES_DEGREE) + sine;
+        plan.steps().map(|stage| self.stage(stage)).sum::<f64>()
+            + raise
+            + self.key_switch(start)
+            + parts as f64 * eval_mod
+    }
+
+    fn refresh(&self, parts: usize) -> f64 {
+        BootstrapPlan::new(self.parameters).map_or(0.0, |plan| self.bootstrap(&plan, parts))
+    }
+
     fn chebyshev(&self, level: usize, degree: usize) -> f64 {
         let depth = chebyshev_depth(degree).max(1);
         let products = depth + (1 << depth.div_ceil(2)) + (1 << (depth / 2));
         products as f64 * self.product(level.saturating_sub(depth / 2))
     }
-
-    /// A bootstrap of `parts` real vectors: three stages each way at eight baby
-    /// and eight giant steps, their factors ready, and sixteen products a part.
-    fn bootstrap(&self, parts: usize) -> f64 {
-        let top = self.parameters.top_level();
-        let stage = |level: usize| {
-            let babies = 8.0 * (self.inner_product(level) + 8.0 * self.limbs(level));
-            self.raise(level) + babies + 8.0 * self.key_switch(level) + self.divide(level)
-        };
-        let stages = |first: usize, count: u32| -> f64 {
-            (0..count as usize).map(|i| stage(first.saturating_sub(i))).sum()
-        };
-        let Some(bootstrap) = self.parameters.bootstrap() else { return 0.0 };
-        let output = self.parameters.max_level();
-        let down = stages(bootstrap.slot_to_coeff as usize, bootstrap.slot_to_coeff);
-        let up = stages(top, bootstrap.coeff_to_slot);
-        down + up + 16.0 * parts as f64 * self.product((top + output) / 2)
-    }
 }
 
 /// Encoding's embedding, rounding and reduction, in transforms of one limb.
 const ENCODE: f64 = 20.0;
+
+/// Multiplying a limb by a factor and adding it to two sums, in transforms of one limb.
+const PASS: f64 = 0.7;
 
 /// Seconds of a unit of work over seconds of a transform that stays in the
 /// cache: what the units leave out, measured once on whole runs.
@@ -221,12 +232,12 @@ impl<S: SlotArithmetic, F: FnMut(f64)> SlotArithmetic for Watched<'_, S, F> {
     }
 
     fn refresh(&mut self, x: &S::Vector) -> Result<S::Vector, Error> {
-        let (level, work) = (self.level(x), self.work.bootstrap(1));
+        let (level, work) = (self.level(x), self.work.refresh(1));
         self.step("refresh", level, work, |s| s.refresh(x))
     }
 
     fn refresh_pair(&mut self, x: &S::Vector, y: &S::Vector) -> Result<(S::Vector, S::Vector), Error> {
-        let (level, work) = (self.level(x), self.work.bootstrap(2));
+        let (level, work) = (self.level(x), self.work.refresh(2));
         self.step("refresh pair", level, work, |s| s.refresh_pair(x, y))
     }
 }

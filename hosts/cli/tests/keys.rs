@@ -10,7 +10,7 @@ use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use veilformer::ckks::ParametersLiteral;
-use veilformer::wire::{BUNDLE_LEN, Bundle, PARAMETERS_LEN, Reader, write_bundle};
+use veilformer::wire::{BUNDLE_LEN, Bundle, Fault, PARAMETERS_LEN, Reader, Sink, write_bundle};
 
 const SET: [&str; 4] = ["keygen", "--parameters", "insecure-toy-boot", "--bootstrap"];
 const FILES: [&str; 3] = ["secret.key", "public.key", "evaluation.keys"];
@@ -219,6 +219,16 @@ fn a_full_disk_loses_nothing() {
     whole.completes(folder.path());
 }
 
+#[derive(Default)]
+struct Bytes(Vec<u8>);
+
+impl Sink for Bytes {
+    fn write(&mut self, bytes: &[u8]) -> Result<usize, Fault> {
+        self.0.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+}
+
 /// Keys of the model, a question and its answer, at toy size.
 fn question() -> &'static TempDir {
     static FOLDER: OnceLock<TempDir> = OnceLock::new();
@@ -272,21 +282,16 @@ fn a_missing_key_is_named_before_any_work() {
     let (front, keys) = bytes.split_at((PARAMETERS_LEN + BUNDLE_LEN) as usize);
     let first = Reader::new(keys).header().unwrap();
     let rest = &keys[first.object_len() as usize..];
-    let mut bundle = [0; BUNDLE_LEN as usize];
+    let mut bundle = Bytes::default();
     let tag = u64::from_be_bytes(*b"evalkeys");
     let count = json_lines(&expect(0, &["inspect", "--json", str_of(&folder.join("keys/evaluation.keys"))]))
         .len() as u64
         - 3;
     let parameters = ParametersLiteral::INSECURE_TOY_DEEP.check().unwrap();
-    write_bundle(
-        &mut &mut bundle[..],
-        &parameters,
-        first.key,
-        &Bundle { tag, count, bytes: rest.len() as u64 },
-    )
-    .unwrap();
+    write_bundle(&mut bundle, &parameters, first.key, &Bundle { tag, count, bytes: rest.len() as u64 })
+        .unwrap();
     let path: PathBuf = out.path().join("few.keys");
-    fs::write(&path, [&front[..PARAMETERS_LEN as usize], &bundle, rest].concat()).unwrap();
+    fs::write(&path, [&front[..PARAMETERS_LEN as usize], &bundle.0, rest].concat()).unwrap();
     let y = out.path().join("y");
     let args = infer(&path, &y);
     let message = expect(4, &args.iter().map(String::as_str).collect::<Vec<_>>());

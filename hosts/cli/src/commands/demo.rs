@@ -2,7 +2,7 @@
 //! between them passes as bytes of the wire formats; the server's half is
 //! never handed anything secret.
 
-use super::plan::{Report as Plan, predict};
+use super::plan::{Report as Plan, unit};
 use super::report::{Offloaded, Summary, compare, table};
 use crate::args::{Threads, named};
 use crate::backend::{BackendArgs, ServerAccelerator, ServerWork, with_accelerator};
@@ -72,7 +72,7 @@ pub(crate) fn run(args: &Args, output: Output) -> Result<(), Failure> {
     let most = args.sentences.map_or(usize::MAX, |n| n as usize).min(job.layout.batch());
     let sentences = args.own.read(&model, most)?;
     let threads = args.threads.count();
-    let plan = Plan::new(&model, &parameters, &job, predict(&parameters, &job, threads)?);
+    let plan = Plan::new(&model, &parameters, &job, unit(&parameters, threads)?)?;
     output.say(plan.describe());
 
     let told = tell(&Telling {

@@ -1,6 +1,7 @@
 //! `plan`: the price of a run, before any key exists.
 
 use crate::args::{ParametersArg, Threads};
+use crate::bootstrap::Price;
 use crate::exit::Failure;
 use crate::job::Job;
 use crate::model::LoadedModel;
@@ -19,6 +20,9 @@ pub(crate) struct Args {
     /// Folder of the model; the one that comes with the program when left out
     #[arg(long, value_name = "DIR")]
     model: Option<PathBuf>,
+    /// Only bootstrapping, for no model
+    #[arg(long, conflicts_with_all = ["model", "keys"])]
+    bootstrap: bool,
     #[command(flatten)]
     parameters: ParametersArg,
     #[command(flatten)]
@@ -49,12 +53,21 @@ pub(crate) struct Report {
     pub(crate) key_memory_bytes: u64,
     pub(crate) working_memory_bytes: u64,
     pub(crate) predicted_s: f64,
+    /// What bootstrapping adds, where the parameters have it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) bootstrap: Option<Price>,
 }
 
 impl Report {
-    pub(crate) fn new(model: &LoadedModel, parameters: &Parameters, job: &Job, predicted_s: f64) -> Self {
+    /// On a machine that takes `unit` seconds for a unit of work.
+    pub(crate) fn new(
+        model: &LoadedModel,
+        parameters: &Parameters,
+        job: &Job,
+        unit: f64,
+    ) -> Result<Self, Failure> {
         let limb = 8 * parameters.degree() as u64;
-        Self {
+        Ok(Self {
             model: model.name.clone(),
             parameters: parameters.name(),
             security_bits: if parameters.is_insecure() { 0 } else { 128 },
@@ -64,7 +77,7 @@ impl Report {
             input_level: job.input_level,
             output_level: job.output_level,
             levels: job.input_level - job.output_level,
-            bootstraps: 0,
+            bootstraps: job.plan.refreshes,
             key_switches: job.plan.key_switches,
             products: job.plan.products,
             diagonals: job.plan.diagonals,
@@ -72,8 +85,9 @@ impl Report {
             key_file_bytes: job.key_bytes,
             key_memory_bytes: job.key_limbs as u64 * limb,
             working_memory_bytes: job.working_limbs as u64 * limb,
-            predicted_s,
-        }
+            predicted_s: unit * job.work,
+            bootstrap: parameters.bootstrap().map(|_| Price::new(parameters, unit)).transpose()?,
+        })
     }
 
     pub(crate) fn describe(&self) -> String {
@@ -104,15 +118,18 @@ impl Report {
             ),
             ("working memory", bytes(self.working_memory_bytes)),
             ("predicted time", format!("{} here", seconds(self.predicted_s))),
-        ] {
+        ]
+        .into_iter()
+        .chain(self.bootstrap.iter().flat_map(Price::rows))
+        {
             table.row(vec![what.into(), value]);
         }
         table.render()
     }
 }
 
-/// Seconds that the work takes here, from a quick measurement of the transform.
-pub(crate) fn predict(parameters: &Parameters, job: &Job, threads: usize) -> Result<f64, Failure> {
+/// Seconds that a unit of work takes here, from a quick measurement of the transform.
+pub(crate) fn unit(parameters: &Parameters, threads: usize) -> Result<f64, Failure> {
     const LIMBS: usize = 8;
     let count = parameters.chain().ordinary().min(LIMBS);
     let accelerator = Multicore::new(parameters.chain(), threads, count)?;
@@ -128,15 +145,29 @@ pub(crate) fn predict(parameters: &Parameters, job: &Job, threads: usize) -> Res
         }
         Ok(best)
     })?;
-    Ok(best * OVERHEAD * job.work)
+    Ok(best * OVERHEAD)
+}
+
+fn only_bootstrap(parameters: &Parameters, unit: f64, output: Output) -> Result<(), Failure> {
+    let price = Price::new(parameters, unit)?;
+    let mut table = Table::new(&["plan", "value"]);
+    for (what, value) in price.rows() {
+        table.row(vec![what.into(), value]);
+    }
+    output.json(&price)?;
+    output.say(table.render());
+    Ok(())
 }
 
 pub(crate) fn run(args: &Args, output: Output) -> Result<(), Failure> {
-    let model = LoadedModel::load(args.model.as_deref())?;
     let parameters = args.parameters.check()?;
+    let unit = unit(&parameters, args.threads.count())?;
+    if args.bootstrap {
+        return only_bootstrap(&parameters, unit, output);
+    }
+    let model = LoadedModel::load(args.model.as_deref())?;
     let job = Job::new(&parameters, &model)?;
-    let predicted = predict(&parameters, &job, args.threads.count())?;
-    let report = Report::new(&model, &parameters, &job, predicted);
+    let report = Report::new(&model, &parameters, &job, unit)?;
     output.json(&report)?;
     output.say(report.describe());
     if args.keys {

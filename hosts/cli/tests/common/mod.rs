@@ -5,30 +5,30 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 /// The program, about to be run.
-pub fn program() -> Command {
+pub(crate) fn program() -> Command {
     Command::new(env!("CARGO_BIN_EXE_veilformer"))
 }
 
-pub fn run(args: &[&str]) -> Output {
+pub(crate) fn run(args: &[&str]) -> Output {
     program().args(args).output().unwrap()
 }
 
-pub fn text(bytes: &[u8]) -> String {
+pub(crate) fn text(bytes: &[u8]) -> String {
     String::from_utf8(bytes.to_vec()).unwrap()
 }
 
 /// Runs, wants this exit code, returns what was printed.
-pub fn expect(code: i32, args: &[&str]) -> String {
+pub(crate) fn expect(code: i32, args: &[&str]) -> String {
     let output = run(args);
     let (out, err) = (text(&output.stdout), text(&output.stderr));
     assert_eq!(output.status.code(), Some(code), "{args:?}\n{out}\n{err}");
     if code == 0 { out } else { err }
 }
 
-pub fn str_of(path: &Path) -> &str {
+pub(crate) fn str_of(path: &Path) -> &str {
     path.to_str().unwrap()
 }
 
-pub fn json_lines(out: &str) -> Vec<Value> {
+pub(crate) fn json_lines(out: &str) -> Vec<Value> {
     out.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }

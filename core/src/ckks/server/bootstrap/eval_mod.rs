@@ -1,24 +1,21 @@
 //! x mod 1 near the integers, by a cosine and the double angle.
 
-use super::{Bootstrap, DOUBLE_ANGLES, RANGE, SHIFT};
+use super::{Bootstrap, DOUBLE_ANGLES, RANGE, SERIES_DEGREE, SHIFT};
 use crate::accel::Accelerator;
 use crate::ckks::{Ciphertext, Error, KeySource};
 use core::f64::consts::PI;
 
-/// Degree of the series.
-const DEGREE: usize = 55;
-
 /// Chebyshev coefficients of factor·sin(2π·RANGE·u/2^r), after which r double
 /// angles give a sine again: odd ones only. Sampled at Chebyshev nodes; the
 /// terms left out are below 2^−41.
-fn sine_series(factor: f64) -> [f64; DEGREE + 1] {
-    const NODES: usize = 2 * (DEGREE + 1);
+fn sine_series(factor: f64) -> [f64; SERIES_DEGREE + 1] {
+    const NODES: usize = 2 * (SERIES_DEGREE + 1);
     let bandwidth = 2.0 * PI * RANGE / (1 << DOUBLE_ANGLES) as f64;
-    let mut series = [0.0; DEGREE + 1];
+    let mut series = [0.0; SERIES_DEGREE + 1];
     for j in 0..NODES {
         let angle = PI * (j as f64 + 0.5) / NODES as f64;
         let value = factor * libm::sin(bandwidth * libm::cos(angle)) / NODES as f64;
-        for k in (1..=DEGREE).step_by(2) {
+        for k in (1..=SERIES_DEGREE).step_by(2) {
             series[k] += 2.0 * value * libm::cos(k as f64 * angle);
         }
     }
@@ -43,7 +40,7 @@ impl<A: Accelerator, K: KeySource<A> + ?Sized> Bootstrap<'_, A, K> {
     /// [`Error::Level`] at another level than [`Bootstrap::coeff_to_slot`]'s.
     pub fn eval_mod(&self, x: Ciphertext<A>) -> Result<Ciphertext<A>, Error> {
         let ev = &self.evaluator;
-        let need = self.plan.sine() + super::BOOTSTRAP_DEPTH as usize;
+        let need = self.plan.eval_mod_level();
         if x.level() != need {
             return Err(Error::Level { have: x.level(), need });
         }

@@ -43,6 +43,8 @@ const MULTIPLES: u32 = 16;
 const SHIFT: f64 = 0.25;
 /// Bound on |m/q_0 + I − SHIFT|, with room for m.
 const RANGE: f64 = MULTIPLES as f64 + SHIFT + 1.0 / 64.0;
+/// Degree of the Chebyshev series.
+const SERIES_DEGREE: usize = 55;
 /// Levels of the Chebyshev series.
 const SERIES_DEPTH: usize = 6;
 /// Applications of the double-angle formula.

@@ -2,7 +2,7 @@
 //! its keys, the memory of its constants.
 
 use super::fourier::{Direction, Stage};
-use super::{MULTIPLES, RANGE};
+use super::{BOOTSTRAP_DEPTH, MULTIPLES, RANGE, SERIES_DEGREE};
 use crate::ckks::{BootstrapLiteral, Error, KeyId, KeyRequests, Parameters};
 use crate::ring::Basis;
 
@@ -159,5 +159,13 @@ impl BootstrapPlan {
     /// Slots.
     pub fn slots(&self) -> usize {
         self.slots
+    }
+
+    /// Degree of EvalMod's series.
+    pub const SERIES_DEGREE: usize = SERIES_DEGREE;
+
+    /// The level at which EvalMod starts.
+    pub fn eval_mod_level(&self) -> usize {
+        self.sine() + BOOTSTRAP_DEPTH as usize
     }
 }

@@ -171,7 +171,7 @@ fn coefficients_come_into_slots() {
 #[test]
 fn multiples_are_taken_away() {
     with_bootstrap(|bench, bootstrap| {
-        let level = bootstrap.plan().sine() + BOOTSTRAP_DEPTH as usize;
+        let level = bootstrap.plan().eval_mod_level();
         let ratio = 1.0 / (1 << LITERAL.bootstrap.unwrap().ratio_bits) as f64;
         let m = bench.slots(9);
         let multiple = |j: usize| (j % 33) as f64 - 16.0;
