@@ -85,7 +85,11 @@ impl<A: Accelerator, K: KeySource<A> + ?Sized> Evaluator<'_, A, K> {
     /// # Errors
     /// [`Error::Level`] when the levels differ, [`Error::LevelsExhausted`] at level 0.
     pub fn multiply(&self, x: &Ciphertext<A>, y: &Ciphertext<A>) -> Result<Product<A>, Error> {
-        let level = same_level(x, y.level())?;
+        self.multiply_at(same_level(x, y.level())?, x, y)
+    }
+
+    /// x·y modulo Q_level, the scale that of the operands' own levels.
+    fn multiply_at(&self, level: usize, x: &Ciphertext<A>, y: &Ciphertext<A>) -> Result<Product<A>, Error> {
         if level == 0 {
             return Err(Error::LevelsExhausted { have: 0, need: 1 });
         }
@@ -95,8 +99,8 @@ impl<A: Accelerator, K: KeySource<A> + ?Sized> Evaluator<'_, A, K> {
         self.accelerator.tensor(
             basis,
             [d0.limbs_mut(), d1.limbs_mut(), d2.limbs_mut()],
-            [x.parts[0].limbs(), x.parts[1].limbs()],
-            [y.parts[0].limbs(), y.parts[1].limbs()],
+            [&x.parts[0].limbs()[..=level], &x.parts[1].limbs()[..=level]],
+            [&y.parts[0].limbs()[..=level], &y.parts[1].limbs()[..=level]],
         )?;
         Ok(Product { parts: [d0, d1], square: Some(d2) })
     }
@@ -112,7 +116,22 @@ impl<A: Accelerator, K: KeySource<A> + ?Sized> Evaluator<'_, A, K> {
         y: &Ciphertext<A>,
     ) -> Result<(), Error> {
         same_level(x, sum.level())?;
-        let product = self.multiply(x, y)?;
+        self.multiply_at_add(sum, x, y)
+    }
+
+    /// sum += x·y at the sum's level, which may be below those of x and y: it is
+    /// the caller's to have their scales multiply up to the sum's.
+    pub(super) fn multiply_at_add(
+        &self,
+        sum: &mut Product<A>,
+        x: &Ciphertext<A>,
+        y: &Ciphertext<A>,
+    ) -> Result<(), Error> {
+        let level = sum.level();
+        if let Some(have) = [x.level(), y.level()].into_iter().find(|have| *have < level) {
+            return Err(Error::Level { have, need: level });
+        }
+        let product = self.multiply_at(level, x, y)?;
         for (sum, part) in sum.parts.iter_mut().zip(&product.parts) {
             sum.add_assign(self.accelerator, part)?;
         }

@@ -100,9 +100,12 @@ impl<A: Accelerator, K: KeySource<A> + ?Sized> Evaluator<'_, A, K> {
                 self.multiply_constant_add(&mut sum, power, constant)?;
                 continue;
             }
-            let power = self.drop_to(power, target + 1)?;
+            // The power may be higher up: the quotient makes up for its scale.
+            let ratio = self.factor_scale(target + 1, power.level()) / self.parameters.scale(target + 1);
+            quotient.iter_mut().for_each(|c| *c *= ratio);
             let quotient = self.chebyshev_node(quotient, target + 1, baby, powers)?;
-            self.multiply_add(&mut sum, &quotient, &power)?;
+            let power = self.chebyshev_power(g, powers)?;
+            self.multiply_at_add(&mut sum, &quotient, power)?;
         }
         self.chebyshev_leaf(&mut sum, &series, powers)?;
         self.rescale(sum)

@@ -67,17 +67,24 @@ impl Stage {
         1 << self.diagonal_bits().div_ceil(2)
     }
 
+    /// The baby steps: from 0 up where cyclic, else from the most negative turn
+    /// of all, so that giant steps only go up.
     pub(super) fn babies(&self) -> impl Iterator<Item = i64> + Clone {
-        let unit = self.unit();
-        (0..self.baby_count() as i64).map(move |b| b * unit)
+        let (unit, count) = (self.unit(), self.baby_count() as i64);
+        let lowest = if self.is_cyclic() { 0 } else { -(1i64 << self.count) };
+        (lowest..lowest + count).map(move |b| b * unit)
     }
 
-    /// The giant steps: from 0 up where cyclic, else from the most negative.
-    pub(super) fn giants(&self) -> impl Iterator<Item = i64> + Clone {
-        let step = self.baby_count() as i64 * self.unit();
+    /// The giant steps: multiples of the first, from 0 up.
+    pub(super) fn giants(&self) -> impl DoubleEndedIterator<Item = i64> + Clone {
+        let step = self.giant();
         let count = 1i64 << (self.diagonal_bits() - self.diagonal_bits().div_ceil(2));
-        let lowest = if self.is_cyclic() { 0 } else { -count / 2 };
-        (lowest..lowest + count).map(move |g| g * step)
+        (0..count).map(move |g| g * step)
+    }
+
+    /// The turn from one giant step to the next: the only one that needs a key.
+    pub(super) fn giant(&self) -> i64 {
+        self.baby_count() as i64 * self.unit()
     }
 
     /// How many factors: giant steps times baby steps.
@@ -221,7 +228,7 @@ mod tests {
     fn factors_repeat_with_the_period() {
         let stage = Stage::new(Direction::CoeffToSlot, 1 << 9, 1, 3, 0, 1.0);
         assert!(stage.period() < 1 << 9);
-        for (giant, baby) in [(0, 8), (-64, 16)] {
+        for (giant, baby) in [(0, -64), (64, -32)] {
             for j in 0..(1 << 9) - stage.period() {
                 assert_eq!(stage.factor(giant, baby, j), stage.factor(giant, baby, j + stage.period()));
             }

@@ -263,9 +263,15 @@ impl<'a, A: Accelerator, K: KeySource<A> + ?Sized> Bootstrap<'a, A, K> {
             )?;
         }
         drop(x);
-        let mut total = ev.extended_product(level)?;
-        for (parts, steps) in sums.into_iter().zip(stage.giants()) {
-            ev.rotate_add(&mut total, ExtendedProduct { parts }, steps)?;
+        // Horner's rule over the giant steps: one key for all of them.
+        let giant = galois_element(degree, stage.giant());
+        let none = Error::Length { have: 0, need: 1 };
+        let mut total = ExtendedProduct { parts: sums.pop().ok_or(none)? };
+        while let Some(parts) = sums.pop() {
+            total = ev.automorphism_extended(total, giant)?;
+            for (total, part) in total.parts.iter_mut().zip(&parts) {
+                total.add_assign(ev.accelerator, part)?;
+            }
         }
         Ok(total)
     }

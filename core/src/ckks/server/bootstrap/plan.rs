@@ -103,10 +103,9 @@ impl BootstrapPlan {
         self.stages.iter().map(|stage| (stage.level, stage.babies().count(), stage.giants().count()))
     }
 
-    /// Most keys that are in use together: those of one stage's baby steps, of
-    /// which the first needs none.
+    /// Most keys that are in use together: those of one stage's baby steps.
     pub fn keys_at_once(&self) -> usize {
-        self.steps().map(|(_, babies, _)| babies - 1).max().unwrap_or(0).max(1)
+        self.steps().map(|(_, babies, _)| babies).max().unwrap_or(0).max(1)
     }
 
     pub(super) fn all_stages(&self) -> &[Stage] {
@@ -145,7 +144,7 @@ impl BootstrapPlan {
     /// [`Error::Full`].
     pub fn required_keys(&self, parameters: &Parameters, keys: &mut KeyRequests) -> Result<(), Error> {
         for stage in &self.stages {
-            for steps in stage.babies().chain(stage.giants()) {
+            for steps in stage.babies().chain([stage.giant()]) {
                 keys.add(KeyId::rotation(parameters, steps), stage.level)?;
             }
         }
