@@ -98,8 +98,8 @@ pub(crate) struct Making<'m> {
 }
 
 impl<'m> Making<'m> {
-    /// Keys that are made at the same time, and limbs that each takes besides
-    /// the secret key: the secrets switched from and to, and one digit.
+    /// Limbs that the keys in the making take besides the secret key: each the
+    /// secrets switched from and to, and one digit.
     pub(crate) fn limbs(parameters: &Parameters, threads: usize) -> usize {
         4 * parameters.chain().moduli().len() * Self::workers(threads)
     }
@@ -109,6 +109,7 @@ impl<'m> Making<'m> {
     }
 
     /// Begins the file that will be called `path`, or goes on with what there is of it.
+    /// The accelerator has one thread: every key is made on one, and shares none of its work.
     pub(crate) fn begin(
         path: &Path,
         accelerator: &'m Multicore,
@@ -146,16 +147,14 @@ impl<'m> Making<'m> {
         self.layout.count() - self.missing.len()
     }
 
-    /// Makes the keys that are missing, as many at once as the accelerator has threads.
-    pub(crate) fn fill(&self, bar: &ProgressBar) -> Result<(), Failure> {
+    /// Makes the keys that are missing, each on one of `threads`.
+    pub(crate) fn fill(&self, threads: usize, bar: &ProgressBar) -> Result<(), Failure> {
         let (next, failed) = (AtomicUsize::new(0), Mutex::new(None));
         let work = || {
             let degree = self.secret.parameters().degree();
             let mut scratch = (vec![0; degree], vec![0; degree], vec![0; degree]);
             while let Some(&(request, start)) = self.missing.get(next.fetch_add(1, Ordering::Relaxed)) {
-                // A thread that waits for its share of one key may begin another, but only one
-                // that a worker handed over: never more are in the making than there are workers.
-                if let Err(failure) = self.accelerator.run(|| self.make(request, start, &mut scratch)) {
+                if let Err(failure) = self.make(request, start, &mut scratch) {
                     next.store(self.missing.len(), Ordering::Relaxed);
                     failed.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(failure);
                 }
@@ -163,16 +162,19 @@ impl<'m> Making<'m> {
             }
         };
         std::thread::scope(|scope| {
-            for _ in 0..Self::workers(self.accelerator.threads()).min(self.missing.len()) {
+            for _ in 0..Self::workers(threads).min(self.missing.len()) {
                 scope.spawn(work);
             }
         });
         let failed = failed.into_inner().unwrap_or_else(PoisonError::into_inner);
-        let again = |failure: Failure| Failure {
-            message: format!("{}; what was made is kept: repeat with --resume", failure.message),
-            ..failure
+        let again = |failure: Failure| match self.path.exists() {
+            true => Failure {
+                message: format!("{}; what was made is kept: repeat with --resume", failure.message),
+                ..failure
+            },
+            false => failure,
         };
-        failed.map_or(Ok(()), |failure| Err(again(failure))).in_file(&self.path)
+        failed.map_or(Ok(()), |failure| Err(again(failure)))
     }
 
     fn make(
@@ -183,8 +185,8 @@ impl<'m> Making<'m> {
     ) -> Result<(), Failure> {
         let mut place = Stretch::open(&self.path, start)?;
         let mut codec = Codec::new(self.accelerator, self.secret.parameters(), codec)?;
-        codec.make_switching_key(&mut place, self.secret, request, signed, words)?;
-        place.finish()
+        codec.make_switching_key(&mut place, self.secret, request, signed, words).in_file(&self.path)?;
+        place.finish().in_file(&self.path)
     }
 
     /// Gives the file, which is whole now, its name. Returns its length.

@@ -312,7 +312,7 @@ mod tests {
         let path = folder.path().join("keys");
         let layout = KeyLayout::new(&parameters, &refreshing_keys(&parameters).unwrap());
         let making = Making::begin(&path, &accelerator, &secret, &layout).unwrap();
-        making.fill(&ProgressBar::hidden()).unwrap();
+        making.fill(1, &ProgressBar::hidden()).unwrap();
         making.finish(&path).unwrap();
         let index = KeyIndex::read(&path, secret.tag(), layout.count() as u64).unwrap();
         let constants = Constants::new(&accelerator, &parameters).unwrap();

@@ -143,6 +143,7 @@ fn an_unfinished_folder_is_refused_by_name() {
     assert!(refused.contains("--resume") && refused.contains("--force"), "{refused}");
     let shown = expect(0, &["inspect", str_of(folder.path())]);
     assert!(shown.contains("UNFINISHED") && shown.contains("SECRET KEY"), "{shown}");
+    assert!(shown.matches("switching key").count() > 3, "{shown}");
     // On the server: no secret key.
     fs::remove_file(folder.path().join(FILES[0])).unwrap();
     let y = out.path().join("y");

@@ -70,8 +70,9 @@ fn folder(path: &Path) -> Result<Vec<Object>, Failure> {
 
 fn file(path: &Path) -> Result<Vec<Object>, Failure> {
     let mut objects = Vec::new();
-    let read = read(&mut Reader::new(FileSource::open(path)?), &mut objects).in_file(path);
-    if !is_unfinished(path) {
+    let whole = !is_unfinished(path);
+    let read = read(&mut Reader::new(FileSource::open(path)?), whole, &mut objects).in_file(path);
+    if whole {
         return read.map(|()| objects);
     }
     // Keys are made several at once: what follows a gap is not counted.
@@ -81,7 +82,8 @@ fn file(path: &Path) -> Result<Vec<Object>, Failure> {
     Ok(objects)
 }
 
-fn read(reader: &mut Reader<FileSource>, objects: &mut Vec<Object>) -> Result<(), Failure> {
+/// All objects; the bundle's announcement is believed only of a file that is whole.
+fn read(reader: &mut Reader<FileSource>, whole: bool, objects: &mut Vec<Object>) -> Result<(), Failure> {
     let mut parameters: Option<Parameters> = None;
     loop {
         match reader.is_at_end() {
@@ -109,7 +111,7 @@ fn read(reader: &mut Reader<FileSource>, objects: &mut Vec<Object>) -> Result<()
                 parameters = Some(found);
                 Object::new("parameters", detail, &header)
             }
-            (Kind::Bundle, Some(parameters)) => {
+            (Kind::Bundle, Some(parameters)) if whole => {
                 let (_, bundle) = read_bundle(reader, &Expected { parameters, key: None })?;
                 let what = match (bundle.tag, bundle.count) {
                     (EVALUATION_KEYS, _) => "evaluation keys".to_owned(),
@@ -136,6 +138,7 @@ fn secret() -> Object {
 
 fn describe(header: &Header) -> (&'static str, String) {
     match (header.kind, header.key_id()) {
+        (Kind::Bundle, _) => ("bundle", String::new()),
         (Kind::PublicKey, _) => ("public key", String::new()),
         (Kind::Ciphertext, _) => ("ciphertext", String::new()),
         (Kind::SeededCiphertext, _) => ("ciphertext", "fresh, with a seed".into()),

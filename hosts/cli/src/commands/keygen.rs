@@ -199,7 +199,7 @@ pub(crate) fn run(args: &Args, output: Output) -> Result<(), Failure> {
     let mut phases = Phases::new();
     let threads = args.threads.count();
     let limbs = Client::limbs(&parameters) + Making::limbs(&parameters, threads);
-    let accelerator = Multicore::new(parameters.chain(), threads, limbs)?;
+    let accelerator = Multicore::new(parameters.chain(), 1, limbs)?;
     let mut client = Client::new(&accelerator, &parameters)?;
     let finished = args.resume && !folder.is_begun() && folder.evaluation.exists();
     if !finished {
@@ -217,7 +217,7 @@ pub(crate) fn run(args: &Args, output: Output) -> Result<(), Failure> {
         let making = Making::begin(&folder.evaluation, &accelerator, &secret, &layout)?;
         let (kept, bar) = (making.kept(), output.progress("keys", layout.count() as u64));
         bar.set_position(kept as u64);
-        making.fill(&bar)?;
+        making.fill(threads, &bar)?;
         bar.finish_and_clear();
         making.finish(&folder.evaluation)?;
         sync_folder(&folder.path)?;
