@@ -89,7 +89,7 @@ impl BootstrapPlan {
     /// (1 + h)/2 times q_0 for an ephemeral secret of h non-zero coefficients,
     /// and K is at least that: no failure, whatever the ciphertext.
     pub fn failure_log2(&self) -> f64 {
-        let most = (1 + self.literal.ephemeral_weight) / 2;
+        let most = self.literal.ephemeral_weight.div_ceil(2);
         if most <= MULTIPLES { f64::NEG_INFINITY } else { 0.0 }
     }
 
