@@ -119,15 +119,15 @@ impl Bench<'_> {
             self.setting.measure(name, self.set, 1, || Ok(()), work)
         };
         if stage == "bootstrap_stc" {
-            return measure(&mut |()| Ok(drop(boot.slot_to_coeff(&self.x)?)));
+            return measure(&mut |()| Ok(boot.slot_to_coeff(&self.x).map(drop)?));
         }
         let bottom = boot.slot_to_coeff(&self.x)?;
         if stage == "bootstrap_raise" {
-            return measure(&mut |()| Ok(drop(boot.raise(&bottom)?)));
+            return measure(&mut |()| Ok(boot.raise(&bottom).map(drop)?));
         }
         if stage == "bootstrap_cts" {
             let prepare = || Ok(boot.raise(&bottom)?);
-            return self.setting.measure(name, self.set, 1, prepare, |x| Ok(drop(boot.coeff_to_slot(x)?)));
+            return self.setting.measure(name, self.set, 1, prepare, |x| Ok(boot.coeff_to_slot(x).map(drop)?));
         }
         let prepare = || Ok(boot.coeff_to_slot(boot.raise(&bottom)?)?);
         self.setting.measure(name, self.set, 1, prepare, |[re, im]| {
