@@ -127,7 +127,9 @@ impl Bench<'_> {
         }
         if stage == "bootstrap_cts" {
             let prepare = || Ok(boot.raise(&bottom)?);
-            return self.setting.measure(name, self.set, 1, prepare, |x| Ok(boot.coeff_to_slot(x).map(drop)?));
+            return self
+                .setting
+                .measure(name, self.set, 1, prepare, |x| Ok(boot.coeff_to_slot(x).map(drop)?));
         }
         let prepare = || Ok(boot.coeff_to_slot(boot.raise(&bottom)?)?);
         self.setting.measure(name, self.set, 1, prepare, |[re, im]| {
