@@ -265,6 +265,9 @@ impl ParametersLiteral {
         within(ParameterField::LogDegree, self.log_degree, 10, 17)?;
         within(ParameterField::BaseBits, self.base_bits, 25, 50)?;
         within(ParameterField::ScaleBits, self.scale_bits, 20, 49)?;
+        if let Some(bootstrap) = self.bootstrap {
+            within(ParameterField::CoeffToSlot, bootstrap.coeff_to_slot, 1, MAX_STAGES)?;
+        }
         let extra = self.bootstrap_levels();
         within(ParameterField::Levels, self.levels, 0, (MAX_LIMBS as u32 - 1).saturating_sub(extra))?;
         let free = MAX_LIMBS as u32 - 1 - self.levels - extra;
@@ -273,7 +276,6 @@ impl ParametersLiteral {
         within(ParameterField::DigitSize, self.digit_size, 1, crate::ring::MAX_SOURCES as u32)?;
         if let Some(bootstrap) = self.bootstrap {
             within(ParameterField::WorkingBits, bootstrap.working_bits, self.scale_bits, 50)?;
-            within(ParameterField::CoeffToSlot, bootstrap.coeff_to_slot, 1, MAX_STAGES)?;
             within(ParameterField::SlotToCoeff, bootstrap.slot_to_coeff, 1, MAX_STAGES.min(self.levels))?;
             within(ParameterField::RatioBits, bootstrap.ratio_bits, 4, self.base_bits - 20)?;
             within(ParameterField::EphemeralWeight, bootstrap.ephemeral_weight, 1, MAX_EPHEMERAL_WEIGHT)?;

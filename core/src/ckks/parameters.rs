@@ -236,6 +236,11 @@ mod tests {
 
     #[test]
     fn every_field_is_checked() {
+        let boot = |change: fn(&mut BootstrapLiteral)| {
+            let mut literal = ParametersLiteral::N16_BOOT;
+            literal.bootstrap.iter_mut().for_each(change);
+            literal
+        };
         for literal in [
             ParametersLiteral { log_degree: 9, ..ParametersLiteral::N16_24 },
             ParametersLiteral { base_bits: 51, ..ParametersLiteral::N16_24 },
@@ -243,6 +248,11 @@ mod tests {
             ParametersLiteral { levels: 64, ..ParametersLiteral::N16_24 },
             ParametersLiteral { special_primes: 60, ..ParametersLiteral::N16_24 },
             ParametersLiteral { digit_size: 9, ..ParametersLiteral::N16_24 },
+            boot(|b| b.coeff_to_slot = u32::MAX),
+            boot(|b| b.slot_to_coeff = 0),
+            boot(|b| b.working_bits = 39),
+            boot(|b| b.ratio_bits = 31),
+            boot(|b| b.ephemeral_weight = 33),
         ] {
             assert!(matches!(literal.check(), Err(Error::Parameter { .. })), "{literal:?}");
         }

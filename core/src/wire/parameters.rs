@@ -100,6 +100,9 @@ pub fn read_parameters<S: Source>(reader: &mut Reader<S>, allow_insecure: bool) 
         bootstrap @ ..,
     ] = fields;
     let outside = |have: u32, max: u64| Error::Field { field: Field::Parameters, have: have as u64, max };
+    if bootstrap[BootstrapLiteral::FIELDS - 1] > 1 {
+        return Err(outside(bootstrap[BootstrapLiteral::FIELDS - 1], 1));
+    }
     let literal = ParametersLiteral {
         log_degree,
         base_bits,

@@ -1,7 +1,9 @@
 //! The same at 128-bit security, on the smaller named sets.
 
 use super::world::{Setup, plus, slots, times, with_world};
+use veilformer::ckks::PrecisionStats;
 use veilformer::ckks::encoding::Complex;
+use veilformer::ckks::server::bootstrap::{Bootstrap, BootstrapPlan, ConstantScratch};
 use veilformer::ckks::{KeyId, KeyRequests, Parameters, ParametersLiteral};
 
 fn keys(parameters: &Parameters, keys: &mut KeyRequests) {
@@ -50,5 +52,33 @@ fn secure_n15_a_deep_polynomial() {
             let angle = u[j].re.acos();
             Complex::new(c.iter().enumerate().map(|(i, c)| c * (i as f64 * angle).cos()).sum(), 0.0)
         });
+    });
+}
+
+#[test]
+fn secure_n15_a_bootstrap() {
+    let all = |parameters: &Parameters, keys: &mut KeyRequests| {
+        BootstrapPlan::new(parameters).unwrap().required_keys(parameters, keys).unwrap();
+    };
+    with_world(Setup { limbs: 1 << 15, ..Setup::of(ParametersLiteral::N15_BOOT) }, all, |w| {
+        assert!(!w.parameters.is_insecure());
+        let (degree, plan) = (w.parameters.degree(), BootstrapPlan::new(w.parameters).unwrap());
+        let limbs = |_| veilformer::accel::Accelerator::allocate(w.accelerator).unwrap();
+        let mut constants: Vec<_> = (0..plan.limbs()).map(limbs).collect();
+        let (mut values, mut coefficients) = (vec![0.0; degree], vec![0; degree]);
+        let (mut residues, mut gathered) = (vec![0; degree], vec![0; degree]);
+        let scratch = ConstantScratch {
+            values: &mut values,
+            coefficients: &mut coefficients,
+            words: [&mut residues, &mut gathered],
+        };
+        plan.prepare(w.accelerator, w.parameters, w.encoder(), scratch, &mut constants).unwrap();
+        let bootstrap = Bootstrap::new(w.server(), &constants).unwrap();
+        let u = slots(w.parameters.slots(), 4);
+        let y = bootstrap.refresh(&w.encrypt(&u, plan.floor())).unwrap();
+        assert_eq!(y.level(), w.parameters.max_level());
+        let found = w.decrypt(&y);
+        let stats = PrecisionStats::of(u.iter().zip(&found).flat_map(|(u, y)| [(u.re, y.re), (u.im, y.im)]));
+        assert!(stats.mean_bits > 17.5 && stats.min_bits > 14.0, "{stats}");
     });
 }

@@ -87,6 +87,10 @@ pub(crate) fn times(x: Complex, y: Complex) -> Complex {
 }
 
 impl World<'_> {
+    pub(crate) fn encoder(&self) -> &Encoder<'_> {
+        &self.encoder
+    }
+
     pub(crate) fn server(&self) -> Server<'_> {
         Evaluator::new(self.accelerator, self.parameters, self.keys).unwrap()
     }
