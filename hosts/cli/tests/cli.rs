@@ -29,7 +29,7 @@ impl Files {
     fn make() -> Self {
         let files = Self { folder: tempfile::tempdir().unwrap() };
         let keys = files.name("keys");
-        expect(0, &["keygen", "--parameters", "insecure-toy-deep", "--out", &keys]);
+        expect(0, &["keygen", "--parameters", "insecure-toy-boot", "--out", &keys]);
         expect(0, &["encrypt", "--keys", &keys, "--text", SENTENCE, "--out", &files.name("x.ct")]);
         let evaluation = files.name("keys/evaluation.keys");
         let (x, y) = (files.name("x.ct"), files.name("y.ct"));
@@ -157,7 +157,7 @@ fn another_model_is_refused() {
 fn nothing_is_overwritten_unasked() {
     let f = files();
     let before = fs::read(f.path("keys/secret.key")).unwrap();
-    let keygen = ["keygen", "--parameters", "insecure-toy-deep", "--out", &f.name("keys")];
+    let keygen = ["keygen", "--parameters", "insecure-toy-boot", "--out", &f.name("keys")];
     assert!(expect(2, &keygen).contains("--force"));
     assert_eq!(fs::read(f.path("keys/secret.key")).unwrap(), before);
     let encrypt = ["encrypt", "--keys", &f.name("keys"), "--text", "fine", "--out", &f.name("again.ct")];
