@@ -103,7 +103,7 @@ const PASS: f64 = 0.7;
 
 /// What a bootstrap takes of [`OVERHEAD`]: nothing is encoded, and sums are
 /// made in one pass over memory. Measured once on whole bootstraps.
-const CLOSE: f64 = 0.55;
+const CLOSE: f64 = 0.67;
 
 /// Seconds of a unit of work over seconds of a transform that stays in the
 /// cache: what the units leave out, measured once on whole runs.
