@@ -238,6 +238,11 @@ class Bench:
             for g in (5, 2 * self.n - 1, self.n + 3):
                 out += [self.rings[q].automorphism(limb, g) for q, limb in zip(self.primes(basis), x)]
             return out
+        if kernel == "AutomorphismAdd":
+            for g in (5, 2 * self.n - 1, self.n + 3):
+                image = [self.rings[q].automorphism(limb, g) for q, limb in zip(self.primes(basis), self.polynomial(basis, 1))]
+                x = self.each(basis, lambda q, a, b: (a + b) % q, x, image)
+            return x
         if kernel == "Repeat":
             n = self.n
             return [
@@ -293,7 +298,7 @@ class Bench:
 
 
 KERNELS = """WriteSigned Copy Clear NttForward NttInverse AddAssign SubAssign NegateAssign MultiplyAssign MultiplyAdd
-MultiplyScalarAssign MultiplyScalarAdd AddScalarAssign Automorphism Repeat Convert Tensor ModUp InnerProduct
+MultiplyScalarAssign MultiplyScalarAdd AddScalarAssign Automorphism AutomorphismAdd Repeat Convert Tensor ModUp InnerProduct
 ModDown ModDownAdd KeySwitch HoistedSums""".split()
 
 

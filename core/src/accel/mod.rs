@@ -154,6 +154,20 @@ pub trait Accelerator: Sync + Sized {
         galois: usize,
     ) -> Result<(), Error>;
 
+    /// sum = sum + the image of `source` under X → X^galois, as
+    /// [`Accelerator::automorphism`].
+    fn automorphism_add(
+        &self,
+        basis: Basis,
+        sum: &mut [Self::Limb],
+        source: &[Self::Limb],
+        galois: usize,
+    ) -> Result<(), Error> {
+        let mut image: Limbs<Self> = polynomial::allocate_limbs(self, source.len())?;
+        self.automorphism(basis, &mut image, source, galois)?;
+        self.add_assign(basis, sum, &image)
+    }
+
     /// destination\[i\] = source\[offset + ⌊i/repeat⌋\]: every word of a run
     /// `repeat` times. `repeat` is a power of two from 1 to N/8, and
     /// offset + N/repeat ≤ N ([`check_repeat`]).

@@ -320,6 +320,20 @@ impl Accelerator for Multicore {
         })
     }
 
+    fn automorphism_add(
+        &self,
+        basis: Basis,
+        sum: &mut [Limb],
+        source: &[Limb],
+        galois: usize,
+    ) -> Result<(), Error> {
+        check(sum.len(), source.len())?;
+        let map = self.automorphisms.get(galois, || Automorphism::new(self.pool.degree(), galois))?;
+        self.each(basis, sum, |i, words| {
+            self.kernels.automorphism_add(&map, self.prime(basis, i), words, &source[i]);
+        })
+    }
+
     fn repeat(
         &self,
         destination: &mut Limb,

@@ -42,6 +42,7 @@ pub enum Kernel {
     MultiplyScalarAdd,
     AddScalarAssign,
     Automorphism,
+    AutomorphismAdd,
     Repeat,
     Convert,
     Tensor,
@@ -55,7 +56,7 @@ pub enum Kernel {
 
 impl Kernel {
     /// All of them.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 24] = [
         Self::WriteSigned,
         Self::Copy,
         Self::Clear,
@@ -70,6 +71,7 @@ impl Kernel {
         Self::MultiplyScalarAdd,
         Self::AddScalarAssign,
         Self::Automorphism,
+        Self::AutomorphismAdd,
         Self::Repeat,
         Self::Convert,
         Self::Tensor,
@@ -232,6 +234,12 @@ impl<'b, A: Accelerator> Bench<'b, A> {
                 let mut y = self.polynomial(basis, 1)?;
                 a.automorphism(basis, &mut y, &x, degree + 3)?;
                 x = y;
+            }
+            Kernel::AutomorphismAdd => {
+                let (y, degree) = (self.polynomial(basis, 1)?, a.chain().degree());
+                for galois in [5, 2 * degree - 1, degree + 3] {
+                    a.automorphism_add(basis, &mut x, &y, galois)?;
+                }
             }
             Kernel::Repeat => {
                 let n = a.chain().degree();

@@ -119,6 +119,16 @@ impl<E: NttEngine + Send, A: Accelerator> Accelerator for Offload<'_, E, A> {
         self.inner.automorphism(basis, destination, source, galois)
     }
 
+    fn automorphism_add(
+        &self,
+        basis: Basis,
+        sum: &mut [A::Limb],
+        source: &[A::Limb],
+        galois: usize,
+    ) -> Result<(), Error> {
+        self.inner.automorphism_add(basis, sum, source, galois)
+    }
+
     fn repeat(
         &self,
         destination: &mut A::Limb,

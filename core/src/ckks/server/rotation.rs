@@ -242,27 +242,34 @@ impl<A: Accelerator, K: KeySource<A> + ?Sized> Evaluator<'_, A, K> {
         steps: i64,
     ) -> Result<(), Error> {
         let galois = galois_element(self.parameters.degree(), steps);
-        let x = if galois == 1 { x } else { self.automorphism_extended(x, galois)? };
+        if galois != 1 {
+            return self.automorphism_extended_add(sum, x, galois);
+        }
         sum.parts.iter_mut().zip(&x.parts).try_for_each(|(sum, x)| sum.add_assign(self.accelerator, x))?;
         Ok(())
     }
 
-    /// The image of a sum of products; its second half is divided by P and switched.
-    pub(super) fn automorphism_extended(
+    /// sum += the image of x, whose second half is divided by P and switched.
+    pub(super) fn automorphism_extended_add(
         &self,
+        sum: &mut ExtendedProduct<A>,
         x: ExtendedProduct<A>,
         galois: usize,
-    ) -> Result<ExtendedProduct<A>, Error> {
+    ) -> Result<(), Error> {
         let [x0, mut x1] = x.parts;
-        let level = Basis::level(x0.basis().ordinary() - 1);
-        let special = Basis::new(0, 0, x0.basis().special());
+        let basis = x0.basis();
+        let level = Basis::level(basis.ordinary() - 1);
+        let special = Basis::new(0, 0, basis.special());
         self.accelerator.mod_down(level, special, x1.limbs_mut())?;
         x1.truncate(level)?;
         let [mut u0, u1] = self.key_switch(KeyId::Galois(galois as u32), &x1)?;
+        drop(x1);
         u0.add_assign(self.accelerator, &x0)?;
-        Ok(ExtendedProduct {
-            parts: [u0.automorphism(self.accelerator, galois)?, u1.automorphism(self.accelerator, galois)?],
-        })
+        drop(x0);
+        for (sum, u) in sum.parts.iter_mut().zip([u0, u1]) {
+            self.accelerator.automorphism_add(basis, sum.limbs_mut(), u.limbs(), galois)?;
+        }
+        Ok(())
     }
 
     /// Divides by P and q_l at once: the ciphertext one level below.

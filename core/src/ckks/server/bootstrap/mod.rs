@@ -113,11 +113,8 @@ impl<'a, A: Accelerator, K: KeySource<A> + ?Sized> Bootstrap<'a, A, K> {
         let raised = self.raise(&self.slot_to_coeff(x)?)?;
         let ev = &self.evaluator;
         let mut sum = self.last_stage(raised)?;
-        let conjugate = ev.automorphism_extended(sum.duplicate(ev.accelerator)?, self.conjugation())?;
-        for (x, y) in sum.parts.iter_mut().zip(&conjugate.parts) {
-            x.add_assign(ev.accelerator, y)?;
-        }
-        drop(conjugate);
+        let copy = sum.duplicate(ev.accelerator)?;
+        ev.automorphism_extended_add(&mut sum, copy, self.conjugation())?;
         self.eval_mod(ev.rescale_extended(sum)?)
     }
 
@@ -177,13 +174,13 @@ impl<'a, A: Accelerator, K: KeySource<A> + ?Sized> Bootstrap<'a, A, K> {
     pub fn coeff_to_slot(&self, x: Ciphertext<A>) -> Result<[Ciphertext<A>; 2], Error> {
         let ev = &self.evaluator;
         let mut re = self.last_stage(x)?;
-        let mut im = ev.automorphism_extended(re.duplicate(ev.accelerator)?, self.conjugation())?;
-        // z + z̄ = 2·Re z, and (z̄ − z)·i = 2·Im z.
-        for (re, im) in re.parts.iter_mut().zip(&mut im.parts) {
-            re.add_assign(ev.accelerator, im)?;
-            let two = ev.scalars(im.basis(), 2.0, 1.0)?;
-            im.multiply_scalar_assign(ev.accelerator, &two)?;
-            im.sub_assign(ev.accelerator, re)?;
+        let (mut im, copy) = (re.duplicate(ev.accelerator)?, re.duplicate(ev.accelerator)?);
+        // z + z̄ = 2·Re z, and (z + z̄ − 2z)·i = 2·Im z.
+        ev.automorphism_extended_add(&mut re, copy, self.conjugation())?;
+        for (re, im) in re.parts.iter().zip(&mut im.parts) {
+            let minus_two = ev.scalars(im.basis(), -2.0, 1.0)?;
+            im.multiply_scalar_assign(ev.accelerator, &minus_two)?;
+            im.add_assign(ev.accelerator, re)?;
         }
         let re = ev.rescale_extended(re)?;
         let mut im = ev.rescale_extended(im)?;
@@ -268,10 +265,9 @@ impl<'a, A: Accelerator, K: KeySource<A> + ?Sized> Bootstrap<'a, A, K> {
         let none = Error::Length { have: 0, need: 1 };
         let mut total = ExtendedProduct { parts: sums.pop().ok_or(none)? };
         while let Some(parts) = sums.pop() {
-            total = ev.automorphism_extended(total, giant)?;
-            for (total, part) in total.parts.iter_mut().zip(&parts) {
-                total.add_assign(ev.accelerator, part)?;
-            }
+            let mut sum = ExtendedProduct { parts };
+            ev.automorphism_extended_add(&mut sum, total, giant)?;
+            total = sum;
         }
         Ok(total)
     }
