@@ -119,6 +119,8 @@ pub enum ParameterField {
     CoeffToSlot,
     /// Levels of SlotToCoeff.
     SlotToCoeff,
+    /// The level at which SlotToCoeff ends.
+    CoefficientLevel,
     /// log2 of q_0 over the message's scale when it is raised.
     RatioBits,
     /// Weight of the ephemeral secret.

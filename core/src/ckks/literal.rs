@@ -34,6 +34,9 @@ pub struct BootstrapLiteral {
     pub coeff_to_slot: u32,
     /// Levels of SlotToCoeff, 1 to 4: the lowest ones, among `levels`.
     pub slot_to_coeff: u32,
+    /// The level at which SlotToCoeff ends, 0 to 2: more than 0 where something
+    /// is computed on coefficients before they are raised.
+    pub coefficient_level: u32,
     /// log2 of q_0 over the scale of the message when it is raised. The error
     /// of the sine falls with its square, noise grows with it.
     pub ratio_bits: u32,
@@ -47,20 +50,44 @@ pub struct BootstrapLiteral {
 
 impl BootstrapLiteral {
     /// How many fields.
-    pub(crate) const FIELDS: usize = 6;
+    pub(crate) const FIELDS: usize = 7;
 
     /// The fields, in the order of the definition.
     pub(crate) const fn fields(&self) -> [u32; Self::FIELDS] {
-        let &Self { working_bits, coeff_to_slot, slot_to_coeff, ratio_bits, ephemeral_weight, arcsine } =
-            self;
-        [working_bits, coeff_to_slot, slot_to_coeff, ratio_bits, ephemeral_weight, arcsine as u32]
+        let &Self { working_bits, coeff_to_slot, slot_to_coeff, coefficient_level, .. } = self;
+        let &Self { ratio_bits, ephemeral_weight, arcsine, .. } = self;
+        [
+            working_bits,
+            coeff_to_slot,
+            slot_to_coeff,
+            coefficient_level,
+            ratio_bits,
+            ephemeral_weight,
+            arcsine as u32,
+        ]
     }
 
     /// From its fields.
     pub(crate) const fn from_fields(fields: [u32; Self::FIELDS]) -> Self {
-        let [working_bits, coeff_to_slot, slot_to_coeff, ratio_bits, ephemeral_weight, arcsine] = fields;
+        let [
+            working_bits,
+            coeff_to_slot,
+            slot_to_coeff,
+            coefficient_level,
+            ratio_bits,
+            ephemeral_weight,
+            arcsine,
+        ] = fields;
         let arcsine = arcsine != 0;
-        Self { working_bits, coeff_to_slot, slot_to_coeff, ratio_bits, ephemeral_weight, arcsine }
+        Self {
+            working_bits,
+            coeff_to_slot,
+            slot_to_coeff,
+            coefficient_level,
+            ratio_bits,
+            ephemeral_weight,
+            arcsine,
+        }
     }
 
     /// Levels of the cubic, at the message's scale.
@@ -142,6 +169,7 @@ impl ParametersLiteral {
             working_bits: 50,
             coeff_to_slot: 3,
             slot_to_coeff: 3,
+            coefficient_level: 0,
             ratio_bits: 8,
             ephemeral_weight: 32,
             arcsine: true,
@@ -162,6 +190,7 @@ impl ParametersLiteral {
             working_bits: 46,
             coeff_to_slot: 2,
             slot_to_coeff: 2,
+            coefficient_level: 0,
             ratio_bits: 9,
             ephemeral_weight: 32,
             arcsine: false,
@@ -223,6 +252,7 @@ impl ParametersLiteral {
             working_bits: 49,
             coeff_to_slot: 2,
             slot_to_coeff: 2,
+            coefficient_level: 0,
             ratio_bits: 8,
             ephemeral_weight: 32,
             arcsine: true,
@@ -277,6 +307,8 @@ impl ParametersLiteral {
         if let Some(bootstrap) = self.bootstrap {
             within(ParameterField::WorkingBits, bootstrap.working_bits, self.scale_bits, 50)?;
             within(ParameterField::SlotToCoeff, bootstrap.slot_to_coeff, 1, MAX_STAGES.min(self.levels))?;
+            let room = self.levels - bootstrap.slot_to_coeff;
+            within(ParameterField::CoefficientLevel, bootstrap.coefficient_level, 0, room.min(2))?;
             within(ParameterField::RatioBits, bootstrap.ratio_bits, 4, self.base_bits - 20)?;
             within(ParameterField::EphemeralWeight, bootstrap.ephemeral_weight, 1, MAX_EPHEMERAL_WEIGHT)?;
             within(ParameterField::SpecialPrimes, self.special_primes, 1, free)?;

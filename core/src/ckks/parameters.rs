@@ -250,6 +250,7 @@ mod tests {
             ParametersLiteral { digit_size: 9, ..ParametersLiteral::N16_24 },
             boot(|b| b.coeff_to_slot = u32::MAX),
             boot(|b| b.slot_to_coeff = 0),
+            boot(|b| b.coefficient_level = 3),
             boot(|b| b.working_bits = 39),
             boot(|b| b.ratio_bits = 31),
             boot(|b| b.ephemeral_weight = 33),

@@ -4,7 +4,7 @@
 //! fingerprint over every prime shows whether they are the writer's.
 //!
 //! Payload: seven fields of the literal, the distribution of the secret, the
-//! promise, and five fields of bootstrapping (all zero for none), 32 bits each;
+//! promise, and seven fields of bootstrapping (all zero for none), 32 bits each;
 //! the fingerprint, 32 bytes.
 
 use super::error::Field;

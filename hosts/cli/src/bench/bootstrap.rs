@@ -16,6 +16,9 @@ use veilformer::ckks::{Ciphertext, ParametersLiteral, PrecisionStats};
 use veilformer::wire::switching_key_len;
 use veilformer_multicore::Multicore;
 
+/// Bootstraps of a chain.
+const LINKS: usize = 100;
+
 /// The parameters a name is measured under.
 pub(super) fn literal_of(name: &str) -> Option<(&'static str, ParametersLiteral)> {
     match name.strip_prefix("bootstrap")?.rsplit('/').next()? {
@@ -63,6 +66,7 @@ pub(super) fn measure(
                     let bytes = requests.iter().map(|r| switching_key_len(&parameters, *r)).sum();
                     setting.figure(name, set, &[seconds]).bytes(bytes)
                 }
+                "bootstrap_chain" => bench.chain(name, &mut client, &secret)?,
                 "bootstrap" => bench.whole(name, &mut client, &secret)?,
                 stage => bench.stage(name, stage)?,
             };
@@ -103,13 +107,41 @@ impl Bench<'_> {
             },
         )?;
         let Some(last) = last else { return Ok(figure) };
-        let found = client.decrypt_complex(secret, &last)?;
-        let pairs = self.values.iter().zip(&found);
-        let stats = PrecisionStats::of(pairs.flat_map(|(x, y)| [(x.re, y.re), (x.im, y.im)]));
+        let stats = self.precision(client, secret, &last)?;
         // The first was the warm-up.
         let cpu = cpu.into_iter().skip(1).fold(f64::INFINITY, f64::min);
         let left = last.level() - self.bootstrap.plan().floor();
         Ok(figure.precise(stats).levels(left).cpu(cpu))
+    }
+
+    /// A hundred in a row: what one takes, and the precision after the last.
+    fn chain(
+        &self,
+        name: &str,
+        client: &mut Client<'_>,
+        secret: &SecretKey<'_, Multicore>,
+    ) -> Result<Figure, Failure> {
+        let mut times = Vec::new();
+        let mut x = self.x.duplicate(self.bootstrap.evaluator().accelerator())?;
+        for _ in 0..LINKS {
+            let start = Instant::now();
+            x = self.bootstrap.refresh(&x)?;
+            times.push(start.elapsed().as_secs_f64());
+        }
+        times.sort_by(f64::total_cmp);
+        let figure = self.setting.figure(name, self.set, &times);
+        Ok(figure.precise(self.precision(client, secret, &x)?))
+    }
+
+    fn precision(
+        &self,
+        client: &mut Client<'_>,
+        secret: &SecretKey<'_, Multicore>,
+        x: &Ciphertext<Multicore>,
+    ) -> Result<PrecisionStats, Failure> {
+        let found = client.decrypt_complex(secret, x)?;
+        let pairs = self.values.iter().zip(&found);
+        Ok(PrecisionStats::of(pairs.flat_map(|(x, y)| [(x.re, y.re), (x.im, y.im)])))
     }
 
     /// One stage, on what the stages before it leave.

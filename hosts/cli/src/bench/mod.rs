@@ -157,6 +157,7 @@ pub(crate) const NAMES: &[&str] = &[
     "bootstrap_cts/n16",
     "bootstrap_evalmod/n16",
     "bootstrap/n16",
+    "bootstrap_chain/n16",
     "infer/veil-mini",
 ];
 
@@ -169,7 +170,11 @@ const SETS: &[(&str, ParametersLiteral)] = &[
 
 pub(crate) fn run(args: &Args, output: Output) -> Result<(), Failure> {
     let wanted = |name: &&str| {
-        args.filter.as_deref().is_none_or(|filter| filter.split(',').any(|part| name.contains(part)))
+        match args.filter.as_deref() {
+            Some(filter) => filter.split(',').any(|part| name.contains(part)),
+            // Minutes: only where it is asked for, or listed.
+            None => args.list || !name.contains("chain"),
+        }
     };
     let names: Vec<&str> = NAMES.iter().copied().filter(wanted).collect();
     if names.is_empty() {

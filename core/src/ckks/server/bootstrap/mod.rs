@@ -79,6 +79,11 @@ impl<'a, A: Accelerator, K: KeySource<A> + ?Sized> Bootstrap<'a, A, K> {
         Ok(Self { evaluator, plan, constants })
     }
 
+    /// The evaluator.
+    pub fn evaluator(&self) -> &Evaluator<'a, A, K> {
+        &self.evaluator
+    }
+
     /// The plan.
     pub fn plan(&self) -> &BootstrapPlan {
         &self.plan
@@ -139,14 +144,14 @@ impl<'a, A: Accelerator, K: KeySource<A> + ?Sized> Bootstrap<'a, A, K> {
     /// brv(k) of the results holds coefficients k and k + N/2.
     ///
     /// # Errors
-    /// [`Error::Level`] above level 0.
+    /// [`Error::Level`] above [`BootstrapPlan::coefficient_level`].
     pub fn refresh_coefficients(&self, x: &Ciphertext<A>) -> Result<[Ciphertext<A>; 2], Error> {
         let [re, im] = self.coeff_to_slot(self.raise(x)?)?;
         let re = self.eval_mod(re)?;
         Ok([re, self.eval_mod(im)?])
     }
 
-    /// The slots as coefficients, at level 0: coefficient k is the real part of
+    /// The slots as coefficients, at [`BootstrapPlan::coefficient_level`]: coefficient k is the real part of
     /// slot brv(k), coefficient k + N/2 its imaginary part, at the scale
     /// [`BootstrapPlan::message_scale`].
     ///

@@ -43,10 +43,10 @@ impl BootstrapPlan {
         // SlotToCoeff leaves the message at q_0/2^ratio. CoeffToSlot takes raised
         // coefficients t to t/(2·RANGE·q_0) at the working scale: twice their real
         // parts are the argument of EvalMod.
-        let bottom = plan.message_scale(parameters) / parameters.scale(down);
+        let bottom = plan.message_scale(parameters) / parameters.scale(plan.floor());
         let raised = parameters.scale(top - up) / (2.0 * RANGE * q(0));
         for (direction, first, count, ratio) in
-            [(Direction::SlotToCoeff, down, down, bottom), (Direction::CoeffToSlot, top, up, raised)]
+            [(Direction::SlotToCoeff, plan.floor(), down, bottom), (Direction::CoeffToSlot, top, up, raised)]
         {
             let share = libm::pow(ratio, 1.0 / count as f64);
             for (i, level) in (0..count).map(|i| (i, first - i)) {
@@ -65,7 +65,12 @@ impl BootstrapPlan {
 
     /// The lowest level of a ciphertext whose slots can be refreshed.
     pub fn floor(&self) -> usize {
-        self.literal.slot_to_coeff as usize
+        (self.literal.slot_to_coeff + self.literal.coefficient_level) as usize
+    }
+
+    /// The level at which SlotToCoeff ends.
+    pub fn coefficient_level(&self) -> usize {
+        self.literal.coefficient_level as usize
     }
 
     /// The level of a refreshed ciphertext.

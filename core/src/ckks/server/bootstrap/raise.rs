@@ -6,19 +6,21 @@ use crate::ckks::{Ciphertext, Error, KeyId, KeySource};
 use crate::ring::Basis;
 
 impl<A: Accelerator, K: KeySource<A> + ?Sized> Bootstrap<'_, A, K> {
-    /// m modulo q_0 becomes m + q_0·I modulo all ordinary primes, |I| ≤ 16: the
-    /// ciphertext is switched to the sparse secret, lifted, and switched back.
+    /// m modulo q_0 becomes m + q_0·I modulo all ordinary primes, |I| ≤ 16: what
+    /// there is above q_0 is left out, the ciphertext is switched to the sparse secret, lifted, and switched back.
     /// One digit and one special prime do for both, as the operand is below q_0.
     ///
     /// # Errors
-    /// [`Error::Level`] above level 0.
+    /// [`Error::Level`] above the level at which SlotToCoeff ends.
     pub fn raise(&self, x: &Ciphertext<A>) -> Result<Ciphertext<A>, Error> {
-        if x.level() != 0 {
-            return Err(Error::Level { have: x.level(), need: 0 });
+        if x.level() > self.plan.coefficient_level() {
+            return Err(Error::Level { have: x.level(), need: self.plan.coefficient_level() });
         }
         let ev = &self.evaluator;
-        let sums = ev.key_switch(KeyId::DenseToSparse, &x.parts[1])?;
-        let sparse = ev.divide_add(sums, Basis::level(0), [Some(&x.parts[0]), None])?;
+        let bottom = |part: &Polynomial<A, Evaluations>| part.duplicate_to(ev.accelerator, Basis::level(0));
+        let [c0, c1] = [bottom(&x.parts[0])?, bottom(&x.parts[1])?];
+        let sums = ev.key_switch(KeyId::DenseToSparse, &c1)?;
+        let sparse = ev.divide_add(sums, Basis::level(0), [Some(&c0), None])?;
         let [c0, c1] = sparse.parts;
         let top = Basis::level(self.plan.top());
         let (c0, c1) = (self.lift(c0, top)?, self.lift(c1, top.with_special(1))?);
