@@ -67,6 +67,8 @@ pub enum Error {
         /// Which key.
         id: KeyId,
     },
+    /// The parameters have no bootstrapping.
+    NoBootstrap,
     /// A fixed list is full.
     Full {
         /// Its capacity.
@@ -158,6 +160,9 @@ impl core::fmt::Display for Error {
                 )
             }
             Self::UnreadableKey { id } => write!(f, "evaluation key {id:?} could not be loaded"),
+            Self::NoBootstrap => {
+                write!(f, "these parameters have no bootstrapping; choose a set that has, such as n16/boot")
+            }
             Self::Full { capacity } => write!(f, "a fixed list of {capacity} entries is full"),
             Self::Length { have, need } => write!(f, "expected {need} values, got {have}"),
             Self::NotEncodable { index } => {

@@ -1,6 +1,6 @@
 //! A choice of parameters, as anyone may write it, and the named sets.
 
-use super::server::BOOTSTRAP_DEPTH;
+use super::server::{BOOTSTRAP_DEPTH, MAX_STAGE_LAYERS};
 use super::{Error, ParameterField, Parameters};
 use crate::ring::MAX_LIMBS;
 
@@ -30,9 +30,11 @@ pub enum Security {
 pub struct BootstrapLiteral {
     /// Bits of the primes that bootstrapping consumes, and of the scale there.
     pub working_bits: u32,
-    /// Levels of CoeffToSlot, 1 to 4, above those of EvalMod.
+    /// Levels of CoeffToSlot, above those of EvalMod: up to 4, and enough that
+    /// no level takes more than nine of the embedding's log2 N − 1 layers.
     pub coeff_to_slot: u32,
-    /// Levels of SlotToCoeff, 1 to 4: the lowest ones, among `levels`.
+    /// Levels of SlotToCoeff, as many as there may be of CoeffToSlot: the
+    /// lowest ones, among `levels`.
     pub slot_to_coeff: u32,
     /// The level at which SlotToCoeff ends, 0 to 2: more than 0 where something
     /// is computed on coefficients before they are raised.
@@ -295,8 +297,9 @@ impl ParametersLiteral {
         within(ParameterField::LogDegree, self.log_degree, 10, 17)?;
         within(ParameterField::BaseBits, self.base_bits, 25, 50)?;
         within(ParameterField::ScaleBits, self.scale_bits, 20, 49)?;
+        let stages = (self.log_degree - 1).div_ceil(MAX_STAGE_LAYERS);
         if let Some(bootstrap) = self.bootstrap {
-            within(ParameterField::CoeffToSlot, bootstrap.coeff_to_slot, 1, MAX_STAGES)?;
+            within(ParameterField::CoeffToSlot, bootstrap.coeff_to_slot, stages, MAX_STAGES)?;
         }
         let extra = self.bootstrap_levels();
         within(ParameterField::Levels, self.levels, 0, (MAX_LIMBS as u32 - 1).saturating_sub(extra))?;
@@ -306,7 +309,12 @@ impl ParametersLiteral {
         within(ParameterField::DigitSize, self.digit_size, 1, crate::ring::MAX_SOURCES as u32)?;
         if let Some(bootstrap) = self.bootstrap {
             within(ParameterField::WorkingBits, bootstrap.working_bits, self.scale_bits, 50)?;
-            within(ParameterField::SlotToCoeff, bootstrap.slot_to_coeff, 1, MAX_STAGES.min(self.levels))?;
+            within(
+                ParameterField::SlotToCoeff,
+                bootstrap.slot_to_coeff,
+                stages,
+                MAX_STAGES.min(self.levels),
+            )?;
             let room = self.levels - bootstrap.slot_to_coeff;
             within(ParameterField::CoefficientLevel, bootstrap.coefficient_level, 0, room.min(2))?;
             within(ParameterField::RatioBits, bootstrap.ratio_bits, 4, self.base_bits - 20)?;

@@ -7,6 +7,7 @@ use crate::output::{bytes, seconds};
 use crate::watch::Work;
 use serde::Serialize;
 use veilformer::accel::Accelerator;
+use veilformer::ckks::encoding::Encoder;
 use veilformer::ckks::server::bootstrap::{BootstrapPlan, ConstantScratch};
 use veilformer::ckks::{KeyRequests, Parameters, max_log_q_sparse};
 
@@ -16,7 +17,11 @@ pub(crate) struct Constants<A: Accelerator> {
 }
 
 impl<A: Accelerator<Word = u64>> Constants<A> {
-    pub(crate) fn new(accelerator: &A, parameters: &Parameters) -> Result<Self, Failure> {
+    pub(crate) fn new(
+        accelerator: &A,
+        parameters: &Parameters,
+        encoder: &Encoder<'_>,
+    ) -> Result<Self, Failure> {
         let (plan, degree) = (BootstrapPlan::new(parameters)?, parameters.degree());
         let limbs = (0..plan.limbs()).map(|_| accelerator.allocate()).collect::<Result<Vec<_>, _>>();
         let mut limbs = limbs.map_err(veilformer::ckks::Error::from)?;
@@ -27,8 +32,7 @@ impl<A: Accelerator<Word = u64>> Constants<A> {
             coefficients: &mut coefficients,
             words: [&mut residues, &mut gathered],
         };
-        let encoder = crate::client::encoder(degree)?;
-        plan.prepare(accelerator, parameters, &encoder, scratch, &mut limbs)?;
+        plan.prepare(accelerator, parameters, encoder, scratch, &mut limbs)?;
         Ok(Self { limbs })
     }
 

@@ -315,7 +315,8 @@ mod tests {
         making.fill(1, &ProgressBar::hidden()).unwrap();
         making.finish(&path).unwrap();
         let index = KeyIndex::read(&path, secret.tag(), layout.count() as u64).unwrap();
-        let constants = Constants::new(&accelerator, &parameters).unwrap();
+        let encoder = crate::client::encoder(parameters.degree()).unwrap();
+        let constants = Constants::new(&accelerator, &parameters, &encoder).unwrap();
         let public = client.public_key(&secret).unwrap();
         let values = vec![Complex::new(0.5, -0.25); parameters.slots()];
         let level = BootstrapPlan::new(&parameters).unwrap().floor();

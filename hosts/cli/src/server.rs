@@ -77,7 +77,7 @@ impl<'a, A: ServerAccelerator> Server<'a, A> {
         let scratch = Scratch::new(degree, &mut reals, &mut integers)?;
         let evaluator = Evaluator::new(self.accelerator, self.parameters, &self.keys)?;
         let constants = match self.parameters.bootstrap() {
-            Some(_) => Some(Constants::new(self.accelerator, self.parameters)?),
+            Some(_) => Some(Constants::new(self.accelerator, self.parameters, &encoder)?),
             None => None,
         };
         let mut slots = EncryptedSlots::new(evaluator, &encoder, scratch);

@@ -224,8 +224,7 @@ impl<A: Accelerator, K: KeySource<A> + ?Sized> SlotArithmetic for EncryptedSlots
     }
 
     fn refresh(&mut self, x: &Ciphertext<A>) -> Result<Ciphertext<A>, Error> {
-        let none = Error::LevelsExhausted { have: x.level(), need: x.level() + 1 };
-        self.bootstrap.as_ref().ok_or(none)?.refresh_real(x)
+        self.bootstrap.as_ref().ok_or(Error::NoBootstrap)?.refresh_real(x)
     }
 
     fn refresh_pair(
@@ -233,8 +232,7 @@ impl<A: Accelerator, K: KeySource<A> + ?Sized> SlotArithmetic for EncryptedSlots
         x: &Ciphertext<A>,
         y: &Ciphertext<A>,
     ) -> Result<(Ciphertext<A>, Ciphertext<A>), Error> {
-        let none = Error::LevelsExhausted { have: x.level(), need: x.level() + 1 };
-        let [x, y] = self.bootstrap.as_ref().ok_or(none)?.refresh_pair(x, y)?;
+        let [x, y] = self.bootstrap.as_ref().ok_or(Error::NoBootstrap)?.refresh_pair(x, y)?;
         Ok((x, y))
     }
 }

@@ -50,7 +50,8 @@ pub(super) fn measure(
             keys.insert(client.switching_key(&secret, request.id, request.level)?);
         }
         let seconds = began.elapsed().as_secs_f64();
-        let constants = Constants::new(&accelerator, &parameters)?;
+        let encoder = crate::client::encoder(parameters.degree())?;
+        let constants = Constants::new(&accelerator, &parameters, &encoder)?;
         let evaluator = Evaluator::new(&accelerator, &parameters, &keys)?;
         let bootstrap = Bootstrap::new(evaluator, constants.limbs())?;
         let public = client.public_key(&secret)?;

@@ -31,7 +31,8 @@ impl<A: Accelerator, K: KeySource<A> + ?Sized> Bootstrap<'_, A, K> {
             return Err(Error::Parameter { field, given: range_bits, min: 0, max: MAX_RANGE_BITS });
         }
         let (ev, mut bits) = (&self.evaluator, range_bits);
-        let (mut rest, floor) = self.above_floor(x)?;
+        let (x, floor) = self.above_floor(x)?;
+        let mut rest = x.duplicate(ev.accelerator)?;
         let mut total = None;
         loop {
             let small = self.scaled(&rest, 1.0 / (1u32 << bits) as f64, floor)?;
@@ -47,9 +48,8 @@ impl<A: Accelerator, K: KeySource<A> + ?Sized> Bootstrap<'_, A, K> {
             if bits == 0 {
                 return Ok(sum);
             }
-            (rest, _) = self.above_floor(x)?;
-            let known = ev.drop_to(&sum, rest.level())?;
-            ev.sub_assign(&mut rest, &known)?;
+            rest = x.duplicate(ev.accelerator)?;
+            ev.sub_assign(&mut rest, &ev.drop_to(&sum, x.level())?)?;
             total = Some(sum);
             bits = bits.saturating_sub(SURE_BITS);
         }

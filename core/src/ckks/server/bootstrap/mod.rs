@@ -51,8 +51,11 @@ const SERIES_DEPTH: usize = 6;
 const DOUBLE_ANGLES: usize = 2;
 /// Levels of EvalMod up to the sine.
 pub(crate) const BOOTSTRAP_DEPTH: u32 = (SERIES_DEPTH + DOUBLE_ANGLES) as u32;
-/// Most baby steps, and most giant steps, of one stage.
-const MAX_STEPS: usize = 64;
+/// Most layers of the embedding in one stage: a layer more doubles its diagonals.
+pub(crate) const MAX_STAGE_LAYERS: u32 = 9;
+/// Most baby steps, and most giant steps, of one stage: the square root of its
+/// diagonals, of which there are up to two for every combination of its layers.
+const MAX_STAGE_STEPS: usize = 1 << MAX_STAGE_LAYERS.div_ceil(2);
 
 /// Bootstraps with an evaluator's accelerator and keys.
 pub struct Bootstrap<'a, A: Accelerator, K: KeySource<A> + ?Sized> {
@@ -95,8 +98,7 @@ impl<'a, A: Accelerator, K: KeySource<A> + ?Sized> Bootstrap<'a, A, K> {
     /// # Errors
     /// [`Error::LevelsExhausted`] below that level.
     pub fn refresh(&self, x: &Ciphertext<A>) -> Result<Ciphertext<A>, Error> {
-        let [mut re, im] = self.refresh_parts(x)?;
-        let mut im = im;
+        let [mut re, mut im] = self.refresh_parts(x)?;
         self.multiply_by_i_assign(&mut im)?;
         self.evaluator.add_assign(&mut re, &im)?;
         Ok(re)
@@ -151,8 +153,9 @@ impl<'a, A: Accelerator, K: KeySource<A> + ?Sized> Bootstrap<'a, A, K> {
         Ok([re, self.eval_mod(im)?])
     }
 
-    /// The slots as coefficients, at [`BootstrapPlan::coefficient_level`]: coefficient k is the real part of
-    /// slot brv(k), coefficient k + N/2 its imaginary part, at the scale
+    /// The slots as coefficients, at [`BootstrapPlan::coefficient_level`]:
+    /// coefficient k is the real part of slot brv(k), coefficient k + N/2 its
+    /// imaginary part, at the scale
     /// [`BootstrapPlan::message_scale`].
     ///
     /// # Errors
@@ -226,22 +229,22 @@ impl<'a, A: Accelerator, K: KeySource<A> + ?Sized> Bootstrap<'a, A, K> {
     fn apply(&self, x: Ciphertext<A>, stage: &Stage) -> Result<ExtendedProduct<A>, Error> {
         let (ev, level) = (&self.evaluator, x.level());
         let degree = ev.parameters.degree();
-        let full = |_| Error::Full { capacity: MAX_STEPS };
-        let mut sums: heapless::Vec<[Polynomial<A, _>; 2], MAX_STEPS> = heapless::Vec::new();
+        let full = |_| Error::Full { capacity: MAX_STAGE_STEPS };
+        let mut sums: heapless::Vec<[Polynomial<A, _>; 2], MAX_STAGE_STEPS> = heapless::Vec::new();
         for _ in stage.giants() {
             sums.push(ev.extended_pair(level)?).map_err(full)?;
         }
         {
             let hoisted = ev.hoist(&x)?;
-            let mut keys: heapless::Vec<_, MAX_STEPS> = heapless::Vec::new();
+            let mut keys: heapless::Vec<_, MAX_STAGE_STEPS> = heapless::Vec::new();
             for steps in stage.babies() {
                 let galois = galois_element(degree, steps);
                 let key = if galois == 1 { None } else { Some(ev.key(KeyId::Galois(galois as u32), level)?) };
-                keys.push((galois, key)).map_err(|_| Error::Full { capacity: MAX_STEPS })?;
+                keys.push((galois, key)).map_err(|_| Error::Full { capacity: MAX_STAGE_STEPS })?;
             }
-            let rows: heapless::Vec<_, MAX_STEPS> =
+            let rows: heapless::Vec<_, MAX_STAGE_STEPS> =
                 keys.iter().map(|(galois, key)| (*galois, key.as_ref().map(|key| key.rows(level)))).collect();
-            let steps: heapless::Vec<Step<'_, A::Limb>, MAX_STEPS> = rows
+            let steps: heapless::Vec<Step<'_, A::Limb>, MAX_STAGE_STEPS> = rows
                 .iter()
                 .map(|(galois, rows)| Step {
                     galois: *galois,
@@ -252,7 +255,7 @@ impl<'a, A: Accelerator, K: KeySource<A> + ?Sized> Bootstrap<'a, A, K> {
                 hoisted.digits().iter().map(Polynomial::limbs).collect();
             let limbs = &self.constants[self.plan.place(stage)];
             let factors = Factors { repeat: stage.repeat(), count: stage.factors(), limbs };
-            let mut pairs: heapless::Vec<[&mut [A::Limb]; 2], MAX_STEPS> =
+            let mut pairs: heapless::Vec<[&mut [A::Limb]; 2], MAX_STAGE_STEPS> =
                 sums.iter_mut().map(|[s0, s1]| [s0.limbs_mut(), s1.limbs_mut()]).collect();
             let [x0, x1] = x.parts();
             ev.accelerator.hoisted_sums(

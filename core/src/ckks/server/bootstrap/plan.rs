@@ -14,7 +14,6 @@ const MAX_STAGES: usize = 8;
 pub struct BootstrapPlan {
     stages: heapless::Vec<Stage, MAX_STAGES>,
     literal: BootstrapLiteral,
-    slots: usize,
     top: usize,
     output: usize,
     special: usize,
@@ -24,16 +23,14 @@ impl BootstrapPlan {
     /// The plan of `parameters`.
     ///
     /// # Errors
-    /// [`Error::LevelsExhausted`] for parameters without bootstrapping.
+    /// [`Error::NoBootstrap`].
     pub fn new(parameters: &Parameters) -> Result<Self, Error> {
-        let none = Error::LevelsExhausted { have: parameters.max_level(), need: parameters.max_level() + 1 };
-        let literal = *parameters.bootstrap().ok_or(none)?;
+        let literal = *parameters.bootstrap().ok_or(Error::NoBootstrap)?;
         let (slots, top) = (parameters.slots(), parameters.top_level());
         let output = parameters.max_level();
         let mut plan = Self {
             stages: heapless::Vec::new(),
             literal,
-            slots,
             top,
             output,
             special: parameters.chain().special(),
@@ -92,7 +89,8 @@ impl BootstrapPlan {
     ///
     /// It fails when a raised coefficient exceeds K·q_0. |c0 + c1·s'| is at most
     /// (1 + h)/2 times q_0 for an ephemeral secret of h non-zero coefficients,
-    /// and K is at least that: no failure, whatever the ciphertext.
+    /// and K is at least that: no failure, whatever the ciphertext. A weight for
+    /// which this did not hold, which no checked parameters have, counts as certain to fail.
     pub fn failure_log2(&self) -> f64 {
         let most = self.literal.ephemeral_weight.div_ceil(2);
         if most <= MULTIPLES { f64::NEG_INFINITY } else { 0.0 }
@@ -158,11 +156,6 @@ impl BootstrapPlan {
         keys.add(KeyId::Relinearization, sliced)?;
         keys.add(KeyId::DenseToSparse, 0)?;
         keys.add(KeyId::SparseToDense, self.top)
-    }
-
-    /// Slots.
-    pub fn slots(&self) -> usize {
-        self.slots
     }
 
     /// Degree of EvalMod's series.
