@@ -33,6 +33,7 @@ mod error;
 mod offload;
 mod polynomial;
 mod portable;
+mod rows;
 mod transform;
 mod verify;
 
@@ -40,6 +41,7 @@ pub use error::{Error, ErrorKind};
 pub use offload::{Offload, OffloadCounters, OffloadError};
 pub use polynomial::{Coefficients, Evaluations, Form, Limbs, Polynomial};
 pub use portable::Portable;
+pub use rows::{RowSums, check_block, check_blocks, check_rows};
 pub use transform::{Factors, Step, check_repeat, check_sums};
 
 use crate::ring::{Basis, MAX_LIMBS, ModulusChain, Word};
@@ -107,6 +109,15 @@ pub trait Accelerator: Sync + Sized {
 
     /// Evaluation form to coefficient form, in place.
     fn ntt_inverse(&self, basis: Basis, x: &mut [Self::Limb]) -> Result<(), Error>;
+
+    /// The forward transform stopped when its blocks have `block` words, in
+    /// place: word j·d + t, d = `block`, becomes Σ_z x\[t + d·z\]·ζ_j^z with
+    /// ζ_j = ψ^(d·(2·brv(j) + 1)), brv over the bits of N/d. So it is coefficient t
+    /// of x modulo X^d − ζ_j, and block j of the whole transform follows from block j alone.
+    ///
+    /// # Errors
+    /// Those of [`check_block`], and the accelerator's.
+    fn ntt_partial(&self, basis: Basis, x: &mut [Self::Limb], block: usize) -> Result<(), Error>;
 
     /// x = x + y.
     fn add_assign(&self, basis: Basis, x: &mut [Self::Limb], y: &[Self::Limb]) -> Result<(), Error>;
@@ -187,6 +198,40 @@ pub trait Accelerator: Sync + Sized {
         source: &[Self::Limb],
         to: Basis,
         destination: &mut [Self::Limb],
+    ) -> Result<(), Error>;
+
+    /// A matrix of small integers times rows that are packed `rows` = k to a
+    /// ciphertext, all in coefficient form. Row i of the pair (b, a) is the sample
+    /// b_i(Y), (a_{i,j}(Y))_j of a module of rank k over Z_q\[Y\], Y = X^k: with
+    /// b = Σ_i X^i·b_i(Y) and a likewise, a_{i,j} = a_{i−j}, times Y where i < j
+    /// and the index wraps. Output row o is Σ_r weights\[o·inputs + r\]·(row r), exactly;
+    /// output rows leave k to a [`RowSums`]. `weights` is row-major, k·`x.len()`
+    /// to a row.
+    ///
+    /// # Errors
+    /// Those of [`check_rows`], and the accelerator's.
+    fn row_products(
+        &self,
+        basis: Basis,
+        rows: usize,
+        weights: &[i16],
+        x: &[[&[Self::Limb]; 2]],
+        sums: &mut [RowSums<'_, Self::Limb>],
+    ) -> Result<(), Error>;
+
+    /// Lᵀ·R in every block of d = `block` words: word j·d + u of
+    /// destination\[t\] is Σ_f left\[f\]\[j·d + t\]·right\[f\]\[j·d + u\], for t and u
+    /// below d.
+    ///
+    /// # Errors
+    /// Those of [`check_blocks`], and the accelerator's.
+    fn block_products(
+        &self,
+        basis: Basis,
+        block: usize,
+        left: &[&[Self::Limb]],
+        right: &[&[Self::Limb]],
+        destination: &mut [&mut [Self::Limb]],
     ) -> Result<(), Error>;
 
     /// The product of two degree-one pairs without relinearisation:

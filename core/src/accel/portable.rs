@@ -1,6 +1,8 @@
 //! The reference accelerator: plain Rust, one thread, a caller's memory.
 
-use super::{Accelerator, Error, Trusted, check, check_repeat};
+use super::{
+    Accelerator, Error, RowSums, Trusted, check, check_block, check_blocks, check_repeat, check_rows,
+};
 use crate::memory::{LimbPool, PoolLimb};
 use crate::ring::{
     Basis, Converter, MAX_SOURCES, Modulus, ModulusChain, RingTables, Word, automorphism_index,
@@ -137,6 +139,14 @@ impl<'p, 'm, W: Word, const CAP: usize> Accelerator for Portable<'p, 'm, W, CAP>
         })
     }
 
+    fn ntt_partial(&self, basis: Basis, x: &mut [Self::Limb], block: usize) -> Result<(), Error> {
+        let tables = self.tables;
+        check_block(tables.chain().degree(), block)?;
+        self.each(basis, x, |i, _, words| {
+            tables.table(basis.prime_index(tables.chain(), i)).forward_to(words, block);
+        })
+    }
+
     fn add_assign(&self, basis: Basis, x: &mut [Self::Limb], y: &[Self::Limb]) -> Result<(), Error> {
         self.zip(basis, x, y, |_, m, x, y| *x = add(*x, y, m))
     }
@@ -249,6 +259,78 @@ impl<'p, 'm, W: Word, const CAP: usize> Accelerator for Portable<'p, 'm, W, CAP>
             Converter::new(self.chain(), from).ok_or(Error::Shape { have: from.len(), need: MAX_SOURCES })?;
         let sources: heapless::Vec<&[W], MAX_SOURCES> = source.iter().map(PoolLimb::words).collect();
         self.each(to, destination, |_, m, words| converter.convert(&sources, m, words))
+    }
+
+    fn row_products(
+        &self,
+        basis: Basis,
+        rows: usize,
+        weights: &[i16],
+        x: &[[&[Self::Limb]; 2]],
+        sums: &mut [RowSums<'_, Self::Limb>],
+    ) -> Result<(), Error> {
+        check_rows(self.chain(), basis, rows, weights, x, sums)?;
+        let (primes, inputs) = (basis.len(), rows * x.len());
+        for (o, sum) in sums.iter_mut().enumerate() {
+            let weights = &weights[o * rows * inputs..][..rows * inputs];
+            // Word `at` of every output holds coefficient at/k of row at mod k.
+            let word = |at: usize, m: &Modulus, entry: &dyn Fn(usize, usize, usize) -> W| {
+                let terms = weights[at % rows * inputs..][..inputs].iter().enumerate();
+                terms.fold(W::default(), |sum, (r, &weight)| {
+                    let weight = W::from_u64((weight as i64).rem_euclid(m.value() as i64) as u64);
+                    add(sum, entry(r / rows, r % rows, at / rows).multiply_mod(weight, m), m)
+                })
+            };
+            self.each(basis, sum.body, |p, m, words| {
+                let entry = |c: usize, i: usize, index: usize| x[c][0][p].words()[i + rows * index];
+                words.iter_mut().enumerate().for_each(|(at, out)| *out = word(at, m, &entry));
+            })?;
+            for (j, limbs) in sum.masks.chunks_exact_mut(primes.max(1)).enumerate() {
+                self.each(basis, limbs, |p, m, words| {
+                    let entry =
+                        |c: usize, i: usize, index: usize| mask(x[c][1][p].words(), m, rows, i, j, index);
+                    words.iter_mut().enumerate().for_each(|(at, out)| *out = word(at, m, &entry));
+                })?;
+            }
+        }
+        Ok(())
+    }
+
+    fn block_products(
+        &self,
+        basis: Basis,
+        block: usize,
+        left: &[&[Self::Limb]],
+        right: &[&[Self::Limb]],
+        destination: &mut [&mut [Self::Limb]],
+    ) -> Result<(), Error> {
+        check_blocks(self.chain(), basis, block, left, right, destination)?;
+        for (t, limbs) in destination.iter_mut().enumerate() {
+            self.each(basis, limbs, |p, m, words| {
+                for (at, word) in words.iter_mut().enumerate() {
+                    let from = at / block * block + t;
+                    let terms = left.iter().zip(right);
+                    *word = terms.fold(W::default(), |sum, (l, r)| {
+                        add(sum, l[p].words()[from].multiply_mod(r[p].words()[at], m), m)
+                    });
+                }
+            })?;
+        }
+        Ok(())
+    }
+}
+
+/// Entry `index` of a times s's component j, for row i of k: block i − j of a, or Y times block i − j + k.
+fn mask<W: Word>(a: &[W], m: &Modulus, rows: usize, i: usize, j: usize, index: usize) -> W {
+    if i >= j {
+        return a[i - j + rows * index];
+    }
+    match index.checked_sub(1) {
+        Some(previous) => a[i + rows - j + rows * previous],
+        None => W::default()
+            .wrapping_add(m.word::<W>())
+            .wrapping_sub(a[i + rows - j + a.len() - rows])
+            .reduce_once(m.word()),
     }
 }
 

@@ -74,15 +74,21 @@ impl<'a, W: Word> NttTable<'a, W> {
 
     /// Forward transform of `x`, N canonical residues.
     pub fn forward(&self, x: &mut [W]) {
+        self.forward_to(x, 1);
+    }
+
+    /// The layers of the forward transform that leave blocks of `block` words,
+    /// a power of two up to N.
+    pub fn forward_to(&self, x: &mut [W], block: usize) {
         let degree = self.roots.len();
         debug_assert_eq!(x.len(), degree);
         let q: W = self.modulus.word();
         let two_q = q.wrapping_add(q);
         let mut half = degree / 2;
         let mut blocks = 1;
-        while half > 0 {
-            for (block, pair) in x.chunks_exact_mut(2 * half).enumerate() {
-                let (w, companion) = (self.roots[blocks + block], self.companions[blocks + block]);
+        while half >= block {
+            for (index, pair) in x.chunks_exact_mut(2 * half).enumerate() {
+                let (w, companion) = (self.roots[blocks + index], self.companions[blocks + index]);
                 let (upper, lower) = pair.split_at_mut(half);
                 for (u, v) in upper.iter_mut().zip(lower) {
                     let a = (*u).reduce_once(two_q);

@@ -2,6 +2,7 @@
 //! coarse ones fused so that a limb is transformed while it is in the cache.
 
 mod fused;
+mod matrix;
 mod transform;
 
 use crate::kernels::{Automorphism, ConvertTable, KernelError, Kernels, NttTable, Prime};
@@ -11,7 +12,7 @@ use std::collections::HashMap;
 use std::hash::Hash;
 use std::sync::{Arc, Mutex, PoisonError};
 use veilformer::accel::{
-    Accelerator, Error, ErrorKind, Factors, KeyRow, MAX_DIGITS, Step, Trusted, check_repeat,
+    Accelerator, Error, ErrorKind, Factors, KeyRow, MAX_DIGITS, RowSums, Step, Trusted, check_repeat,
 };
 use veilformer::ring::{Basis, ModulusChain};
 
@@ -346,6 +347,32 @@ impl Accelerator for Multicore {
             run.fill(*word);
         }
         Ok(())
+    }
+
+    fn ntt_partial(&self, basis: Basis, x: &mut [Limb], block: usize) -> Result<(), Error> {
+        self.partial(basis, x, block)
+    }
+
+    fn row_products(
+        &self,
+        basis: Basis,
+        rows: usize,
+        weights: &[i16],
+        x: &[[&[Limb]; 2]],
+        sums: &mut [RowSums<'_, Limb>],
+    ) -> Result<(), Error> {
+        self.rows(basis, rows, weights, x, sums)
+    }
+
+    fn block_products(
+        &self,
+        basis: Basis,
+        block: usize,
+        left: &[&[Limb]],
+        right: &[&[Limb]],
+        destination: &mut [&mut [Limb]],
+    ) -> Result<(), Error> {
+        self.blocks(basis, block, left, right, destination)
     }
 
     fn convert(

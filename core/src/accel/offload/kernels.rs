@@ -5,7 +5,7 @@
 //! back here.
 
 use super::super::engine::{Direction, NttEngine};
-use super::super::{Accelerator, Error, Factors, KeyRow, Step};
+use super::super::{Accelerator, Error, Factors, KeyRow, RowSums, Step};
 use super::Offload;
 use crate::ring::{Basis, ModulusChain};
 
@@ -137,6 +137,32 @@ impl<E: NttEngine + Send, A: Accelerator> Accelerator for Offload<'_, E, A> {
         repeat: usize,
     ) -> Result<(), Error> {
         self.inner.repeat(destination, source, offset, repeat)
+    }
+
+    fn row_products(
+        &self,
+        basis: Basis,
+        rows: usize,
+        weights: &[i16],
+        x: &[[&[A::Limb]; 2]],
+        sums: &mut [RowSums<'_, A::Limb>],
+    ) -> Result<(), Error> {
+        self.inner.row_products(basis, rows, weights, x, sums)
+    }
+
+    fn block_products(
+        &self,
+        basis: Basis,
+        block: usize,
+        left: &[&[A::Limb]],
+        right: &[&[A::Limb]],
+        destination: &mut [&mut [A::Limb]],
+    ) -> Result<(), Error> {
+        self.inner.block_products(basis, block, left, right, destination)
+    }
+
+    fn ntt_partial(&self, basis: Basis, x: &mut [A::Limb], block: usize) -> Result<(), Error> {
+        self.inner.ntt_partial(basis, x, block)
     }
 
     fn convert(
