@@ -20,6 +20,19 @@ pub enum KeyId {
     DenseToSparse,
     /// From the ephemeral sparse secret back, after a ciphertext was raised.
     SparseToDense,
+    /// From the secret to that of the small ring, s'(X^(N/N')). Its modulus is
+    /// one that is safe in the small ring: that of [`Parameters::small_ring`].
+    ToSmallRing,
+    /// From the small ring's secret, s'(X^(N/N')), back.
+    FromSmallRing,
+    /// From s_i(X^k) to s, where s = Σ_i X^i·s_i(X^k): what packs samples of a
+    /// module of rank k into one ciphertext.
+    Component {
+        /// log2 k.
+        log_rank: u8,
+        /// i, below k.
+        index: u16,
+    },
 }
 
 impl KeyId {

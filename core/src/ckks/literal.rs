@@ -178,6 +178,15 @@ impl ParametersLiteral {
         }),
         ..SECURE
     };
+    /// As [`Self::N16_BOOT`], with matrix products between SlotToCoeff, which
+    /// ends at level 2, and ModRaise: they happen in a ring of degree 2^13.
+    pub const N16_MATRIX: Self = Self {
+        bootstrap: match Self::N16_BOOT.bootstrap {
+            Some(bootstrap) => Some(BootstrapLiteral { coefficient_level: 2, ..bootstrap }),
+            None => None,
+        },
+        ..Self::N16_BOOT
+    };
     /// N = 2^15, bootstrapped: 6 levels of 34 bits are left, of which
     /// SlotToCoeff takes two; 17 limbs at the top, six digits. About three bits
     /// less precise than [`Self::N16_BOOT`].
@@ -261,6 +270,16 @@ impl ParametersLiteral {
         }),
         ..Self::INSECURE_TOY
     };
+    /// N = 2^12 with no security at all, matrix products at N = 2^11, then bootstrapped.
+    #[cfg(feature = "insecure-toy")]
+    pub const INSECURE_TOY_MATRIX: Self = Self {
+        log_degree: 12,
+        bootstrap: match Self::INSECURE_TOY_BOOT.bootstrap {
+            Some(bootstrap) => Some(BootstrapLiteral { coefficient_level: 2, ..bootstrap }),
+            None => None,
+        },
+        ..Self::INSECURE_TOY_BOOT
+    };
 
     /// The named sets, smallest first, with their names.
     pub const NAMED: &'static [(&'static str, Self)] = &[
@@ -272,6 +291,8 @@ impl ParametersLiteral {
         ("insecure-toy-deep", Self::INSECURE_TOY_DEEP),
         #[cfg(feature = "insecure-toy")]
         ("insecure-toy-boot", Self::INSECURE_TOY_BOOT),
+        #[cfg(feature = "insecure-toy")]
+        ("insecure-toy-matrix", Self::INSECURE_TOY_MATRIX),
         ("n12/edge", Self::N12_EDGE),
         ("n13/3", Self::N13_3),
         ("n15/12", Self::N15_12),
@@ -280,6 +301,7 @@ impl ParametersLiteral {
         ("n16/24", Self::N16_24),
         ("n16/leveled", Self::N16_LEVELED),
         ("n16/boot", Self::N16_BOOT),
+        ("n16/matrix", Self::N16_MATRIX),
     ];
 
     /// Checks every field and finds the primes.

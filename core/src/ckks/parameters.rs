@@ -81,6 +81,40 @@ impl Parameters {
         &self.literal
     }
 
+    /// The ring that linear algebra happens in between SlotToCoeff and ModRaise: the primes up to the
+    /// level at which SlotToCoeff ends, one special prime, and the smallest degree at which they are
+    /// safe. Without security, half the degree.
+    ///
+    /// # Errors
+    /// [`Error::NoBootstrap`]; [`Error::Insecure`] when no degree below N is safe.
+    pub fn small_ring(&self) -> Result<Self, Error> {
+        let bootstrap = self.bootstrap().ok_or(Error::NoBootstrap)?;
+        let level = bootstrap.coefficient_level as usize;
+        let primes = |basis| -> heapless::Vec<u64, MAX_LIMBS> {
+            self.chain.of(basis).map(|modulus| modulus.value()).collect()
+        };
+        let (ordinary, special) = (primes(Basis::level(level)), primes(Basis::new(0, 0, 1)));
+        let below = self.literal.log_degree - 1;
+        let bits = ModulusChain::new(below, &ordinary, &special)?.log2_product();
+        let log_qp = libm::ceil(bits) as u32;
+        let fits = |log_degree: &u32| max_log_qp(*log_degree).is_some_and(|cap| log_qp <= cap);
+        let log_degree = if self.is_insecure() { Some(below) } else { (10..=below).find(fits) };
+        let cap = max_log_qp(below).unwrap_or(0);
+        let log_degree = log_degree.ok_or(Error::Insecure { log_degree: below, log_qp, cap })?;
+        let literal = ParametersLiteral {
+            log_degree,
+            levels: level as u32,
+            special_primes: 1,
+            digit_size: 1,
+            bootstrap: None,
+            ..self.literal
+        };
+        let chain = ModulusChain::new(log_degree, &ordinary, &special)?;
+        let scales = self.scales[..=level].iter().copied().collect();
+        let fingerprint = fingerprint(&literal, &chain);
+        Ok(Self { literal, chain, scales, fingerprint })
+    }
+
     /// N and the primes.
     pub fn chain(&self) -> &ModulusChain {
         &self.chain
@@ -137,7 +171,11 @@ impl Parameters {
     pub fn key_shape(&self, id: KeyId, level: usize) -> KeyShape {
         let (digit_size, special) = match id {
             KeyId::DenseToSparse | KeyId::SparseToDense => (level + 1, 1),
-            KeyId::Relinearization | KeyId::Galois(_) => (self.digit_size(), self.chain.special()),
+            // As few bits as there can be: the small ring allows little.
+            KeyId::ToSmallRing | KeyId::FromSmallRing => (1, 1),
+            KeyId::Relinearization | KeyId::Galois(_) | KeyId::Component { .. } => {
+                (self.digit_size(), self.chain.special())
+            }
         };
         let digits = (level + 1).div_ceil(digit_size);
         KeyShape { digit_size, digits, basis: Basis::level(level).with_special(special) }

@@ -20,6 +20,9 @@ pub(crate) fn digit_of(id: KeyId, digit: usize) -> UniformId {
     UniformId { object: object_of(id), part: digit as u8 }
 }
 
+/// Set in the numbers of [`KeyId::Component`], which are even.
+const COMPONENT: u32 = 1 << 31;
+
 /// The number of a key in stream ids and files; Galois elements are odd, and 2
 /// is the public key's.
 pub(crate) const fn object_of(id: KeyId) -> u32 {
@@ -28,6 +31,9 @@ pub(crate) const fn object_of(id: KeyId) -> u32 {
         KeyId::Galois(g) => g,
         KeyId::DenseToSparse => 4,
         KeyId::SparseToDense => 6,
+        KeyId::ToSmallRing => 8,
+        KeyId::FromSmallRing => 10,
+        KeyId::Component { log_rank, index } => COMPONENT | (log_rank as u32) << 20 | (index as u32) << 1,
     }
 }
 
@@ -37,7 +43,14 @@ pub(crate) const fn key_of(object: u32) -> Option<KeyId> {
         0 => Some(KeyId::Relinearization),
         4 => Some(KeyId::DenseToSparse),
         6 => Some(KeyId::SparseToDense),
+        8 => Some(KeyId::ToSmallRing),
+        10 => Some(KeyId::FromSmallRing),
         g if g % 2 == 1 => Some(KeyId::Galois(g)),
+        c if c & COMPONENT != 0 => {
+            let (log_rank, index) = (c >> 20 & 0xFF, c >> 1 & 0xFFFF);
+            let id = KeyId::Component { log_rank: log_rank as u8, index: index as u16 };
+            if object_of(id) == c { Some(id) } else { None }
+        }
         _ => None,
     }
 }

@@ -182,6 +182,12 @@ impl<A: Accelerator> Codec<'_, A> {
             KeyId::Relinearization => true,
             KeyId::Galois(g) => g % 2 == 1 && g > 1 && g <= max,
             KeyId::DenseToSparse | KeyId::SparseToDense => bootstrapped,
+            KeyId::ToSmallRing | KeyId::FromSmallRing => {
+                self.parameters.small_ring().is_ok_and(|small| request.level <= small.top_level())
+            }
+            KeyId::Component { log_rank, index } => {
+                (log_rank as u32) < self.parameters.degree().trailing_zeros() && index >> log_rank == 0
+            }
         };
         let misfit = Error::Field { field: Field::Galois, have: object as u64, max: max as u64 };
         if exists { Ok(object) } else { Err(misfit) }

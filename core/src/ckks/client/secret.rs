@@ -23,7 +23,7 @@ pub struct SecretKey<'a, A: Trusted> {
     pub(super) parameters: &'a Parameters,
     pub(super) secret: Guarded<'a, A>,
     pub(super) root: SecretSeed,
-    seed: SecretSeed,
+    pub(super) seed: SecretSeed,
     tag: KeyTag,
 }
 

@@ -111,6 +111,12 @@ impl<A: Trusted> SecretKey<'_, A> {
             KeyId::SparseToDense => self.parameters.bootstrap().is_some(),
             // Higher up the sparse secret could be found.
             KeyId::DenseToSparse => self.parameters.bootstrap().is_some() && level == 0,
+            // Nor the small ring's, whose modulus goes no higher.
+            KeyId::ToSmallRing | KeyId::FromSmallRing => level <= self.parameters.small_ring()?.top_level(),
+            KeyId::Component { log_rank, index } => {
+                let degree = self.parameters.degree();
+                (log_rank as u32) < degree.trailing_zeros() && (index as usize) < 1 << log_rank
+            }
         };
         if exists { Ok(()) } else { Err(Error::MissingKey { id, level }) }
     }
@@ -120,7 +126,11 @@ impl<A: Trusted> SecretKey<'_, A> {
         let degree = self.parameters.degree();
         let inverse = match id {
             KeyId::DenseToSparse => return self.ephemeral(basis, signed),
-            KeyId::Relinearization | KeyId::SparseToDense => 1,
+            KeyId::ToSmallRing => return self.small_ring(basis, signed),
+            KeyId::Relinearization
+            | KeyId::SparseToDense
+            | KeyId::FromSmallRing
+            | KeyId::Component { .. } => 1,
             KeyId::Galois(g) => odd_inverse(g as usize, 2 * degree),
         };
         let mut target = Guarded::allocate(self.accelerator, basis)?;
@@ -141,8 +151,13 @@ impl<A: Trusted> SecretKey<'_, A> {
 
     // The secret switched from, over Q_level: s², s, or the ephemeral one.
     fn source(&self, id: KeyId, basis: Basis, signed: &mut Scratch<'_>) -> Result<Guarded<'_, A>, Error> {
-        if id == KeyId::SparseToDense {
-            return self.ephemeral(basis, signed);
+        match id {
+            KeyId::SparseToDense => return self.ephemeral(basis, signed),
+            KeyId::FromSmallRing => return self.small_ring(basis, signed),
+            KeyId::Component { log_rank, index } => {
+                return self.component(1 << log_rank, index as usize, basis, signed);
+            }
+            KeyId::Relinearization | KeyId::Galois(_) | KeyId::DenseToSparse | KeyId::ToSmallRing => {}
         }
         let secret = &self.secret.limbs()[..basis.len()];
         let mut source = Guarded::allocate(self.accelerator, basis)?;
@@ -153,6 +168,33 @@ impl<A: Trusted> SecretKey<'_, A> {
         Ok(source)
     }
 
+    // The secret of the small ring, which the same seed gives, as a polynomial in X^(N/N').
+    fn small_ring(&self, basis: Basis, signed: &mut Scratch<'_>) -> Result<Guarded<'_, A>, Error> {
+        let small = self.parameters.small_ring()?;
+        let root = self.seed.bound_to(small.fingerprint());
+        let (words, degree) = (signed.get(), small.degree());
+        sampling::ternary(&mut root.stream(StreamId::new(Purpose::Secret)), &mut words[..degree]);
+        spread(words, degree);
+        Guarded::from_signed(self.accelerator, basis, signed.get())
+    }
+
+    // s_i(X^k), where s = Σ_i X^i·s_i(X^k).
+    fn component(
+        &self,
+        rank: usize,
+        index: usize,
+        basis: Basis,
+        signed: &mut Scratch<'_>,
+    ) -> Result<Guarded<'_, A>, Error> {
+        let words = signed.get();
+        sampling::ternary(&mut self.root.stream(StreamId::new(Purpose::Secret)), words);
+        for block in words.chunks_exact_mut(rank) {
+            block.swap(0, index);
+            block[1..].fill(0);
+        }
+        Guarded::from_signed(self.accelerator, basis, signed.get())
+    }
+
     // The sparse secret that a ciphertext is under while it is raised.
     fn ephemeral(&self, basis: Basis, signed: &mut Scratch<'_>) -> Result<Guarded<'_, A>, Error> {
         let weight = self.parameters.bootstrap().map_or(0, |b| b.ephemeral_weight as usize);
@@ -160,6 +202,15 @@ impl<A: Trusted> SecretKey<'_, A> {
         sampling::fixed_weight(&mut self.root.stream(stream), weight, signed.get());
         Guarded::from_signed(self.accelerator, basis, signed.get())
     }
+}
+
+/// The first `count` words, spread over all of them at equal distances, zeros between.
+fn spread(words: &mut [i64], count: usize) {
+    let stride = words.len() / count;
+    for i in (1..count).rev() {
+        words.swap(i, i * stride);
+    }
+    words.iter_mut().enumerate().filter(|(i, _)| i % stride != 0).for_each(|(_, word)| *word = 0);
 }
 
 /// g^{−1} modulo a power of two: g·g ≡ 1 (mod 8), and every step of Newton's

@@ -146,6 +146,11 @@ fn describe(header: &Header) -> (&'static str, String) {
         (_, Some(KeyId::Galois(g))) => ("switching key", format!("automorphism {g}")),
         (_, Some(KeyId::DenseToSparse)) => ("switching key", "to the ephemeral secret".into()),
         (_, Some(KeyId::SparseToDense)) => ("switching key", "from the ephemeral secret".into()),
+        (_, Some(KeyId::ToSmallRing)) => ("switching key", "to the small ring".into()),
+        (_, Some(KeyId::FromSmallRing)) => ("switching key", "from the small ring".into()),
+        (_, Some(KeyId::Component { log_rank, index })) => {
+            ("switching key", format!("component {index} of {}", 1u32 << log_rank))
+        }
         _ => ("object", format!("kind {:#06x}", header.kind.code())),
     }
 }

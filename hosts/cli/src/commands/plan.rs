@@ -178,6 +178,9 @@ pub(crate) fn run(args: &Args, output: Output) -> Result<(), Failure> {
                 KeyId::Galois(g) => format!("automorphism {g}"),
                 KeyId::DenseToSparse => "to the ephemeral secret".into(),
                 KeyId::SparseToDense => "from the ephemeral secret".into(),
+                KeyId::ToSmallRing => "to the small ring".into(),
+                KeyId::FromSmallRing => "from the small ring".into(),
+                KeyId::Component { log_rank, index } => format!("component {index} of {}", 1u32 << log_rank),
             };
             table.row(vec![name, key.level.to_string()]);
         }
