@@ -59,7 +59,12 @@ impl<'a, A: Accelerator, K: KeySource<A> + ?Sized> Evaluator<'a, A, K> {
     }
 
     /// round(value·scale) modulo every prime of `basis`; `Range` beyond 2^120.
-    fn scalars(&self, basis: Basis, value: f64, scale: f64) -> Result<heapless::Vec<u64, MAX_LIMBS>, Error> {
+    pub(crate) fn scalars(
+        &self,
+        basis: Basis,
+        value: f64,
+        scale: f64,
+    ) -> Result<heapless::Vec<u64, MAX_LIMBS>, Error> {
         let scaled = libm::round(value * scale);
         if !scaled.is_finite() || scaled.abs() >= (1u128 << 120) as f64 {
             return Err(Error::NotEncodable { index: 0 });
@@ -73,7 +78,7 @@ impl<'a, A: Accelerator, K: KeySource<A> + ?Sized> Evaluator<'a, A, K> {
     }
 
     /// The key `id`, whatever the source holds at `level` or above.
-    fn key(&self, id: KeyId, level: usize) -> Result<K::Held<'a>, Error> {
+    pub(crate) fn key(&self, id: KeyId, level: usize) -> Result<K::Held<'a>, Error> {
         let key = self.keys.key(id, level)?;
         if key.level() < level || key.id() != id {
             return Err(Error::MissingKey { id, level });

@@ -1,0 +1,308 @@
+extern crate std;
+use super::*;
+use crate::accel::{Accelerator, Portable, RowSums};
+use crate::ckks::client::SecretKey;
+use crate::ckks::server::Evaluator;
+use crate::ckks::{Ciphertext, KeyId, KeyRequests, Parameters, ParametersLiteral, SwitchingKey};
+use crate::memory::{Arena, LimbPool};
+use crate::ring::{Basis, RingTables, SecretSeed};
+use chacha20::ChaCha20Rng;
+use proptest::prelude::*;
+use rand_core::SeedableRng;
+use std::{vec, vec::Vec};
+
+const LIMBS: usize = 4096;
+type Toy<'p, 'm> = Portable<'p, 'm, u64, LIMBS>;
+
+/// Two accelerators of one type: their memory lives equally long.
+fn with_accelerators<R>(
+    of: [&Parameters; 2],
+    test: impl for<'p, 'm> FnOnce(&Toy<'p, 'm>, &Toy<'p, 'm>) -> R,
+) -> R {
+    let mut words = of.map(|p| vec![0; RingTables::<u64>::words_needed(p.chain())]);
+    let mut limbs = of.map(|p| vec![0; LimbPool::<u64, LIMBS>::words_needed(p.degree(), LIMBS)]);
+    let ([table0, table1], [limbs0, limbs1]) = (&mut words, &mut limbs);
+    let tables = [(of[0], table0), (of[1], table1)]
+        .map(|(p, words)| RingTables::new(p.chain(), &mut Arena::new(words)).unwrap());
+    let pools = [(of[0], limbs0), (of[1], limbs1)]
+        .map(|(p, words)| LimbPool::new(&mut Arena::new(words), p.degree(), LIMBS).unwrap());
+    let accelerator = |i: usize| Portable::new(&tables[i], &pools[i]).unwrap();
+    test(&accelerator(0), &accelerator(1))
+}
+
+fn with_accelerator<R>(parameters: &Parameters, test: impl FnOnce(&Toy<'_, '_>) -> R) -> R {
+    with_accelerators([parameters; 2], |accelerator, _| test(accelerator))
+}
+
+fn small_parameters() -> Parameters {
+    ParametersLiteral::INSECURE_TOY_MATRIX.check().unwrap().small_ring().unwrap()
+}
+
+/// One side's key and the keys of the server.
+struct Ring<'a, A: crate::accel::Trusted> {
+    accelerator: &'a A,
+    parameters: &'a Parameters,
+    secret: SecretKey<'a, A>,
+    keys: Vec<SwitchingKey<A>>,
+}
+
+impl<'a, A: crate::accel::Trusted<Word = u64>> Ring<'a, A> {
+    fn new(accelerator: &'a A, parameters: &'a Parameters, requests: &KeyRequests) -> Self {
+        let degree = parameters.degree();
+        let (mut signed, mut words) = (vec![0; degree], vec![0; degree]);
+        let seed = SecretSeed::take(&mut [7; 32]);
+        let secret = SecretKey::generate(accelerator, parameters, seed, &mut signed).unwrap();
+        let keys = requests
+            .iter()
+            .map(|r| secret.switching_key(r.id, r.level, &mut signed, &mut words).unwrap())
+            .collect();
+        Self { accelerator, parameters, secret, keys }
+    }
+
+    fn encrypt(&self, coefficients: &[i64], level: usize) -> Ciphertext<A> {
+        let mut words = vec![0; self.parameters.degree()];
+        let mut rng = ChaCha20Rng::from_seed([level as u8; 32]);
+        let mut message = coefficients.to_vec();
+        let seeded = self.secret.encrypt_seeded(level, &mut message, &mut rng, &mut words).unwrap();
+        seeded.expand(self.accelerator, &mut words).unwrap()
+    }
+
+    fn decrypt(&self, x: &Ciphertext<A>) -> Vec<f64> {
+        let mut out = vec![0.0; self.parameters.degree()];
+        let mut words = vec![0; 2 * self.parameters.degree()];
+        self.secret.decrypt_coefficients(x, &mut words, &mut out).unwrap();
+        out
+    }
+
+    fn matrix(
+        &self,
+        layout: Layout,
+        level: usize,
+        scale: f64,
+        entry: impl Fn(usize, usize) -> f64,
+    ) -> EncryptedMatrix<Vec<Ciphertext<A>>> {
+        let mut coefficients = vec![vec![0; self.parameters.degree()]; layout.ciphertexts()];
+        for row in 0..layout.rows() {
+            for column in 0..layout.columns() {
+                let (ciphertext, at) = layout.position(row, column);
+                coefficients[ciphertext][at] = (entry(row, column) * scale) as i64;
+            }
+        }
+        let ciphertexts = coefficients.iter().map(|c| self.encrypt(c, level)).collect();
+        EncryptedMatrix::new(Entries { layout, scale, bound: 1.0, noise: 4.0 }, ciphertexts).unwrap()
+    }
+
+    fn evaluator(&self) -> Evaluator<'_, A, [SwitchingKey<A>]> {
+        Evaluator::new(self.accelerator, self.parameters, &self.keys[..]).unwrap()
+    }
+
+    /// w·x with results at a scale of 2^40.
+    fn product(
+        &self,
+        w: &PlainMatrix<'_>,
+        x: &EncryptedMatrix<Vec<Ciphertext<A>>>,
+    ) -> Result<EncryptedMatrix<Vec<Ciphertext<A>>>, Error> {
+        let ring = SmallRing::new(self.evaluator());
+        let level = x.ciphertexts()[0].level();
+        let need = SmallRing::<A, [SwitchingKey<A>]>::scratch_limbs(x.entries(), level, 2);
+        let mut scratch: Vec<A::Limb> = (0..need).map(|_| self.accelerator.allocate().unwrap()).collect();
+        let count = x.entries().layout.with_rows(w.shape().0).unwrap().ciphertexts();
+        let mut out: Vec<Option<Ciphertext<A>>> = (0..count).map(|_| None).collect();
+        let entries = ring.multiply_plain(w, x, 2f64.powi(40), &mut scratch, &mut out)?;
+        EncryptedMatrix::new(entries, out.into_iter().map(Option::unwrap).collect())
+    }
+
+    /// The largest error of an entry.
+    fn error(&self, x: &EncryptedMatrix<Vec<Ciphertext<A>>>, expected: impl Fn(usize, usize) -> f64) -> f64 {
+        let layout = x.entries().layout;
+        let plain: Vec<Vec<f64>> = x.ciphertexts().iter().map(|c| self.decrypt(c)).collect();
+        let mut worst = 0.0f64;
+        for row in 0..layout.rows() {
+            for column in 0..layout.columns() {
+                let (ciphertext, at) = layout.position(row, column);
+                let obtained = plain[ciphertext][at] / x.entries().scale;
+                worst = worst.max((obtained - expected(row, column)).abs());
+            }
+        }
+        worst
+    }
+}
+
+/// Pseudo-random in (−1, 1).
+fn value(seed: u64, i: usize, j: usize) -> f64 {
+    let x = (seed * 7919 + i as u64 * 104_729 + j as u64 * 1_299_709 + 13) * 2_654_435_761 % 20_011;
+    x as f64 / 10_005.5 - 1.0
+}
+
+fn requests(log_rank: u32, level: usize) -> KeyRequests {
+    let mut keys = KeyRequests::new();
+    SmallRing::<Toy<'_, '_>, [SwitchingKey<Toy<'_, '_>>]>::packing_keys(log_rank, level, &mut keys).unwrap();
+    keys
+}
+
+fn product_of_shape(rows: usize, inner: usize, columns: usize, level: usize) {
+    let parameters = small_parameters();
+    with_accelerator(&parameters, |accelerator| {
+        let layout = Layout::new(parameters.degree(), inner, columns).unwrap();
+        let ring = Ring::new(accelerator, &parameters, &requests(layout.log_rank(), level - 1));
+        let x = ring.matrix(layout, level, 2f64.powi(40), |i, j| value(1, i, j));
+        let output = layout.with_rows(rows).unwrap();
+        let mut words = vec![0; PlainMatrix::words_needed(&output, &layout)];
+        let weight = |o: usize, i: usize| value(2, o, i) / (inner as f64).sqrt();
+        let w = PlainMatrix::quantize(&output, &layout, &mut words, weight).unwrap();
+        let y = ring.product(&w, &x).unwrap();
+        let exact = |o: usize, j: usize| (0..inner).map(|i| weight(o, i) * value(1, i, j)).sum();
+        let (error, largest) = (ring.error(&y, exact), y.entries().bound);
+        assert!(-(error / largest).log2() > 12.0, "{rows}×{inner}×{columns}: error {error}, bound {largest}");
+        let sigma = y.entries().noise / y.entries().scale;
+        assert!(error < 8.0 * sigma, "{error} is not what {sigma} predicts");
+    });
+}
+
+#[test]
+fn products_agree_with_f64_for_every_shape() {
+    for (rows, inner, columns, level) in
+        [(1, 1, 1, 1), (5, 7, 100, 1), (40, 33, 128, 2), (3, 20, 300, 1), (4, 3, 1100, 1), (2, 5, 2048, 1)]
+    {
+        product_of_shape(rows, inner, columns, level);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(6))]
+    #[test]
+    fn products_of_random_shapes(rows in 1usize..60, inner in 1usize..60, columns in 64usize..600) {
+        product_of_shape(rows, inner, columns, 1);
+    }
+}
+
+/// The module sample that a row is decrypts to the row, exactly, for every combination of rows.
+#[test]
+fn samples_are_exact() {
+    let parameters = small_parameters();
+    with_accelerator(&parameters, |accelerator| {
+        let (degree, rank, basis) = (parameters.degree(), 16, Basis::level(0));
+        let q = parameters.chain().moduli()[0];
+        let row = |seed: u64| -> Vec<u64> {
+            (0..degree).map(|i| q.reduce_wide((value(seed, i, 0).to_bits() as u128) << 20)).collect()
+        };
+        let (a, b, s) = (row(1), row(2), row(3));
+        let limb = |words: &[u64]| {
+            let mut limb = accelerator.allocate().unwrap();
+            accelerator.write(&mut limb, words).unwrap();
+            [limb]
+        };
+        let (x_b, x_a) = (limb(&b), limb(&a));
+        let weights: Vec<i16> = (0..rank * rank).map(|i| (value(4, i, 1) * 32_767.0) as i16).collect();
+        let mut body = limb(&b);
+        let mut masks: Vec<_> = (0..rank).flat_map(|_| limb(&a)).collect();
+        let mut sums = [RowSums { body: &mut body, masks: &mut masks }];
+        accelerator.row_products(basis, rank, &weights, &[[&x_b, &x_a]], &mut sums).unwrap();
+        let read = |limb| {
+            let mut words = vec![0; degree];
+            accelerator.read(limb, &mut words).unwrap();
+            words
+        };
+        let (body, masks): (Vec<u64>, Vec<Vec<u64>>) = (read(&body[0]), masks.iter().map(read).collect());
+        // m = b + a·s, then the weights; and body_i + Σ_j a_{i,j}·s_j over Z_q[Y].
+        let mut m = b.clone();
+        for (i, &x) in a.iter().enumerate() {
+            for (j, &y) in s.iter().enumerate() {
+                let (k, p) = ((i + j) % degree, q.multiply(x, y));
+                m[k] = if i + j < degree { q.add(m[k], p) } else { q.sub(m[k], p) };
+            }
+        }
+        let columns = degree / rank;
+        for (o, t) in [(0, 0), (3, 1), (15, columns - 1), (7, 60)] {
+            let expected = (0..rank).fold(0, |sum, i| {
+                q.add(sum, q.multiply(q.reduce_signed(weights[o * rank + i] as i64), m[i + rank * t]))
+            });
+            let obtained = (0..rank).fold(body[o + rank * t], |sum, j| {
+                (0..columns).fold(sum, |sum, l| {
+                    let (from, wraps) = if l <= t { (t - l, false) } else { (columns + t - l, true) };
+                    let p = q.multiply(masks[j][o + rank * l], s[j + rank * from]);
+                    if wraps { q.sub(sum, p) } else { q.add(sum, p) }
+                })
+            });
+            assert_eq!(obtained, expected, "row {o}, coefficient {t}");
+        }
+    });
+}
+
+#[test]
+fn rings_are_switched_and_a_product_is_in_between() {
+    let big = ParametersLiteral::INSECURE_TOY_MATRIX.check().unwrap();
+    let small = big.small_ring().unwrap();
+    with_accelerators([&big, &small], |big_accelerator, small_accelerator| {
+        let mut keys = KeyRequests::new();
+        RingSwitch::<Toy<'_, '_>, [SwitchingKey<Toy<'_, '_>>]>::required_keys(&big, 0, &mut keys).unwrap();
+        let upper = Ring::new(big_accelerator, &big, &keys);
+        let layout = Layout::new(small.degree(), 30, 128).unwrap();
+        let lower = Ring::new(small_accelerator, &small, &requests(layout.log_rank(), 0));
+        let switch = RingSwitch::new(upper.evaluator(), small_accelerator).unwrap();
+        let (scale, degree, factor) = (2f64.powi(40), big.degree(), switch.factor());
+        let mut coefficients = vec![0; degree];
+        for row in 0..30 {
+            for column in 0..128 {
+                let (ciphertext, at) = layout.position(row, column);
+                coefficients[ciphertext + factor * at] = (value(1, row, column) * scale) as i64;
+            }
+        }
+        let x = upper.encrypt(&coefficients, 1);
+        let (mut words, mut out) = (vec![0; switch.words_needed()], [None, None]);
+        switch.to_small(&x, &mut words, &mut out).unwrap();
+        let entries = Entries { layout, scale, bound: 1.0, noise: 2000.0 };
+        let x = EncryptedMatrix::new(entries, out.into_iter().map(Option::unwrap).collect()).unwrap();
+        assert!(lower.error(&x, |i, j| value(1, i, j)) < 2f64.powi(-25));
+        let mut weights = vec![0; PlainMatrix::words_needed(&layout, &layout)];
+        // A permutation and a scaling, folded into the weights.
+        let entry = |o: usize, i: usize| if i == (o + 5) % 30 { 0.5 } else { 0.0 };
+        let w = PlainMatrix::quantize(&layout, &layout, &mut weights, entry).unwrap();
+        let y = lower.product(&w, &x).unwrap();
+        let result = switch.to_big(y.ciphertexts(), &mut words).unwrap();
+        assert_eq!(result.level(), 0);
+        let plain = upper.decrypt(&result);
+        for row in 0..30 {
+            for column in 0..128 {
+                let (ciphertext, at) = layout.position(row, column);
+                let obtained = plain[ciphertext + factor * at] / y.entries().scale;
+                assert!((obtained - value(1, (row + 5) % 30, column) / 2.0).abs() < 2f64.powi(-20));
+            }
+        }
+    });
+}
+
+#[test]
+fn refusals_name_the_numbers() {
+    let parameters = small_parameters();
+    with_accelerator(&parameters, |accelerator| {
+        let layout = Layout::new(parameters.degree(), 20, 128).unwrap();
+        let ring = Ring::new(accelerator, &parameters, &requests(layout.log_rank(), 0));
+        let mut words = vec![0; PlainMatrix::words_needed(&layout, &layout)];
+        let one = |o, i| f64::from(o == i);
+        let w = PlainMatrix::quantize(&layout, &layout, &mut words, one).unwrap();
+        let at = |level| ring.matrix(layout, level, 2f64.powi(40), |_, _| 0.5);
+        let exhausted = crate::ckks::Error::LevelsExhausted { have: 0, need: 1 };
+        assert_eq!(ring.product(&w, &at(0)).err().unwrap(), Error::Scheme(exhausted));
+        let missing =
+            crate::ckks::Error::MissingKey { id: KeyId::Component { log_rank: 4, index: 0 }, level: 1 };
+        assert_eq!(ring.product(&w, &at(2)).err().unwrap(), Error::Scheme(missing));
+        let other = layout.with_rows(21).unwrap();
+        let x = ring.matrix(other, 1, 2f64.powi(40), |_, _| 0.5);
+        assert_eq!(ring.product(&w, &x).err().unwrap(), Error::Shape { have: (20, 128), need: (21, 128) });
+        let huge = ring.matrix(layout, 1, 2f64.powi(40), |_, _| 0.5);
+        let entries = Entries { bound: 4096.0, ..*huge.entries() };
+        let huge = EncryptedMatrix::new(entries, huge.into_ciphertexts()).unwrap();
+        assert!(matches!(
+            ring.product(&w, &huge).err().unwrap(),
+            Error::Overflow { bits: 92..=93, max: 88..=89 }
+        ));
+        let mut few = vec![0; 9];
+        let error = PlainMatrix::quantize(&layout, &layout, &mut few, one).err().unwrap();
+        assert_eq!(error, Error::Room { have: 9, need: 32 * 32 });
+        let mut more = words.clone();
+        let nothing = PlainMatrix::quantize(&layout, &layout, &mut more, |_, _| 0.0);
+        assert_eq!(nothing.err().unwrap(), Error::Weights);
+        assert_eq!(Layout::new(1024, 3, 1025).err().unwrap(), Error::Columns { have: 1025, max: 1024 });
+    });
+}
