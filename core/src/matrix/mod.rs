@@ -21,11 +21,13 @@ mod product;
 mod ring_switch;
 #[cfg(all(test, feature = "insecure-toy"))]
 mod tests;
+mod thin;
 
 pub use layout::{EncryptedMatrix, Entries, Layout};
 pub use plain::PlainMatrix;
 pub use product::SmallRing;
 pub use ring_switch::RingSwitch;
+pub use thin::{EncryptedRow, EncryptedVector, Side};
 
 use crate::{accel, ckks};
 
@@ -54,6 +56,13 @@ pub enum Error {
         have: usize,
         /// Needed.
         need: usize,
+    },
+    /// A vector was encoded for the other kind of product.
+    Side {
+        /// What it was encoded for.
+        have: Side,
+        /// What is asked of it.
+        need: Side,
     },
     /// A matrix has no entry that is not zero, or one that is not finite.
     Weights,
@@ -88,6 +97,7 @@ impl core::fmt::Display for Error {
             }
             Self::Columns { have, max } => write!(f, "a row has 1 to {max} columns in this ring, not {have}"),
             Self::Room { have, need } => write!(f, "expected room for {need}, got {have}"),
+            Self::Side { have, need } => write!(f, "the vector was encoded to {have}, not to {need}"),
             Self::Weights => write!(f, "the weights must be finite, and not all of them zero"),
             Self::Overflow { bits, max } => write!(
                 f,

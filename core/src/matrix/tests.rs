@@ -306,3 +306,84 @@ fn refusals_name_the_numbers() {
         assert_eq!(Layout::new(1024, 3, 1025).err().unwrap(), Error::Columns { have: 1025, max: 1024 });
     });
 }
+
+/// An encrypted vector with its scalars where `side` has them.
+fn vector<A: crate::accel::Trusted<Word = u64>>(
+    ring: &Ring<'_, A>,
+    side: Side,
+    layout: Layout,
+    level: usize,
+    scalar: impl Fn(usize) -> f64,
+) -> EncryptedVector<Vec<Ciphertext<A>>> {
+    let (degree, scale) = (ring.parameters.degree(), 2f64.powi(40));
+    let mut coefficients = vec![vec![0; degree]; layout.ciphertexts()];
+    for row in 0..layout.rows() {
+        let (ciphertext, at, negated) = side.position(degree, &layout, row);
+        coefficients[ciphertext][at] = (if negated { -scalar(row) } else { scalar(row) } * scale) as i64;
+    }
+    let ciphertexts: Vec<_> = coefficients.iter().map(|c| ring.encrypt(c, level)).collect();
+    EncryptedVector::new(side, Entries { layout, scale, bound: 1.0, noise: 4.0 }, ciphertexts).unwrap()
+}
+
+/// LoRA forward, x ↦ Bᵀ·(Aᵀ·x), and the gradient of A: everything encrypted.
+#[test]
+fn thin_products_agree_with_f64() {
+    let parameters = small_parameters();
+    let (rows, outputs, columns, rank) = (37, 21, 120, 2);
+    with_accelerator(&parameters, |accelerator| {
+        let layout = Layout::new(parameters.degree(), rows, columns).unwrap();
+        let mut keys = KeyRequests::new();
+        SmallRing::<Toy<'_, '_>, [SwitchingKey<Toy<'_, '_>>]>::thin_keys(
+            &parameters,
+            layout.log_rank(),
+            2,
+            &mut keys,
+        )
+        .unwrap();
+        let ring = Ring::new(accelerator, &parameters, &keys);
+        let small = SmallRing::new(ring.evaluator());
+        let x = ring.matrix(layout, 2, 2f64.powi(40), |i, j| value(1, i, j) / 4.0);
+        let down = |r: usize, i: usize| value(2, r, i) / 6.0;
+        let rows_of: Vec<_> = (0..rank)
+            .map(|r| {
+                let a = vector(&ring, Side::Gather, layout, 2, |i| down(r, i));
+                small.gather(&a, &x, 2.0).unwrap()
+            })
+            .collect();
+        let middle =
+            |r: usize, j: usize| -> f64 { (0..rows).map(|i| down(r, i) * value(1, i, j) / 4.0).sum() };
+        for (r, row) in rows_of.iter().enumerate() {
+            let plain = ring.decrypt(row.ciphertext());
+            for (at, obtained) in plain.iter().enumerate() {
+                let expected = match at % layout.rank() {
+                    0 if at / layout.rank() < columns => middle(r, at / layout.rank()),
+                    _ => 0.0,
+                };
+                assert!((obtained / row.entries().scale - expected).abs() < 2f64.powi(-18), "{r}, {at}");
+            }
+        }
+        let output = layout.with_rows(outputs).unwrap();
+        let up = |r: usize, o: usize| value(3, r, o);
+        let b: Vec<_> = (0..rank).map(|r| vector(&ring, Side::Scatter, output, 1, |o| up(r, o))).collect();
+        let terms: Vec<_> = b.iter().zip(&rows_of).collect();
+        let mut out: Vec<Option<Ciphertext<_>>> = (0..output.ciphertexts()).map(|_| None).collect();
+        let entries = small.scatter(&terms, 4.0, &mut out).unwrap();
+        let y = EncryptedMatrix::new(entries, out.into_iter().map(Option::unwrap).collect()).unwrap();
+        let error = ring.error(&y, |o, j| (0..rank).map(|r| up(r, o) * middle(r, j)).sum());
+        assert!(error < 2f64.powi(-16), "{error}");
+
+        let x = ring.matrix(layout, 1, 2f64.powi(40), |i, j| value(1, i, j) / 4.0);
+        let mut out: Vec<Option<Ciphertext<_>>> = (0..layout.ciphertexts()).map(|_| None).collect();
+        let entries = small.outer(&x, &rows_of[1], 8.0, &mut out).unwrap();
+        let plain: Vec<Vec<f64>> = out.iter().map(|c| ring.decrypt(c.as_ref().unwrap())).collect();
+        for i in 0..rows {
+            let (ciphertext, at, _) = Side::Scatter.position(parameters.degree(), &layout, i);
+            let expected: f64 = (0..columns).map(|j| value(1, i, j) / 4.0 * middle(1, j)).sum();
+            let obtained = plain[ciphertext][at] / entries.scale;
+            assert!((obtained - expected).abs() < 2f64.powi(-16), "{i}: {obtained} is not {expected}");
+        }
+        let wrong = vector(&ring, Side::Scatter, layout, 1, |_| 0.5);
+        let refused = small.gather(&wrong, &x, 1.0).err().unwrap();
+        assert_eq!(refused, Error::Side { have: Side::Scatter, need: Side::Gather });
+    });
+}

@@ -1,0 +1,263 @@
+//! Products with encrypted vectors: the factors of LoRA, the head, their gradients.
+//!
+//! A vector has a scalar for every row of a matrix. Times X^(−i) at row i of its ciphertext (*gathering*), its
+//! product with the matrix has Σ_i v_i·row_i as row 0; times X^i (*scattering*), its product with one row y(Y)
+//! has v_i·y as row i. Products are summed up before they pay for one key switch.
+
+use super::{EncryptedMatrix, Entries, Error, Layout, SmallRing};
+use crate::accel::Accelerator;
+use crate::ckks::{self, Ciphertext, KeyId, KeyRequests, KeySource, Parameters};
+use crate::ring::{Basis, MAX_LIMBS};
+
+/// What a vector is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub enum Side {
+    /// To contract the rows of a matrix.
+    Gather,
+    /// To make rows from one row.
+    Scatter,
+}
+
+impl core::fmt::Display for Side {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str(match self {
+            Self::Gather => "gather",
+            Self::Scatter => "scatter",
+        })
+    }
+}
+
+impl Side {
+    /// Where the scalar of `row` lies: its ciphertext, its coefficient, and whether it is negated there.
+    pub fn position(self, degree: usize, layout: &Layout, row: usize) -> (usize, usize, bool) {
+        let (ciphertext, at) = layout.position(row, 0);
+        match self {
+            Self::Gather if at > 0 => (ciphertext, degree - at, true),
+            Self::Gather | Self::Scatter => (ciphertext, at, false),
+        }
+    }
+}
+
+/// An encrypted vector of scalars, one for every row of a layout.
+pub struct EncryptedVector<S> {
+    side: Side,
+    entries: Entries,
+    ciphertexts: S,
+}
+
+impl<S> EncryptedVector<S> {
+    /// From its ciphertexts; the layout of `entries` is that of the matrix it multiplies.
+    ///
+    /// # Errors
+    /// [`Error::Room`] when there are not as many as the layout says.
+    pub fn new<A: Accelerator>(side: Side, entries: Entries, ciphertexts: S) -> Result<Self, Error>
+    where
+        S: AsRef<[Ciphertext<A>]>,
+    {
+        let (have, need) = (ciphertexts.as_ref().len(), entries.layout.ciphertexts());
+        if have == need { Ok(Self { side, entries, ciphertexts }) } else { Err(Error::Room { have, need }) }
+    }
+
+    /// Layout, scale, bound and noise.
+    pub fn entries(&self) -> &Entries {
+        &self.entries
+    }
+
+    fn check<A: Accelerator>(&self, side: Side, layout: &Layout) -> Result<&[Ciphertext<A>], Error>
+    where
+        S: AsRef<[Ciphertext<A>]>,
+    {
+        if self.side != side {
+            return Err(Error::Side { have: self.side, need: side });
+        }
+        if self.entries.layout != *layout {
+            return Err(Error::Shape { have: self.entries.layout.shape(), need: layout.shape() });
+        }
+        Ok(self.ciphertexts.as_ref())
+    }
+}
+
+/// One row y(Y), and nothing else in its ciphertext.
+pub struct EncryptedRow<A: Accelerator> {
+    entries: Entries,
+    ciphertext: Ciphertext<A>,
+}
+
+impl<A: Accelerator> EncryptedRow<A> {
+    /// Layout (of one row), scale, bound and noise.
+    pub fn entries(&self) -> &Entries {
+        &self.entries
+    }
+
+    /// The ciphertext.
+    pub fn ciphertext(&self) -> &Ciphertext<A> {
+        &self.ciphertext
+    }
+}
+
+impl<A: Accelerator, K: KeySource<A> + ?Sized> SmallRing<'_, A, K> {
+    /// The keys of [`SmallRing::gather`], [`SmallRing::scatter`] and [`SmallRing::outer`] on operands at `level`.
+    ///
+    /// # Errors
+    /// [`ckks::Error::Full`].
+    pub fn thin_keys(
+        parameters: &Parameters,
+        log_rank: u32,
+        level: usize,
+        keys: &mut KeyRequests,
+    ) -> Result<(), ckks::Error> {
+        keys.add(KeyId::Relinearization, level)?;
+        keys.add(KeyId::conjugation(parameters), level)?;
+        let degree = parameters.degree();
+        projections(degree, log_rank).try_for_each(|g| keys.add(KeyId::Galois(g as u32), level))
+    }
+
+    /// Σ_i v_i·(row i of x), one level below. `bound` is the largest entry that the result can have, as calibration
+    /// knows it: the worst case is far from it.
+    ///
+    /// # Errors
+    /// [`Error::Side`], [`Error::Shape`], [`Error::Overflow`]; [`ckks::Error::Level`], [`ckks::Error::LevelsExhausted`],
+    /// [`ckks::Error::MissingKey`].
+    pub fn gather<S, V>(
+        &self,
+        v: &EncryptedVector<V>,
+        x: &EncryptedMatrix<S>,
+        bound: f64,
+    ) -> Result<EncryptedRow<A>, Error>
+    where
+        S: AsRef<[Ciphertext<A>]>,
+        V: AsRef<[Ciphertext<A>]>,
+    {
+        let layout = x.entries().layout;
+        let pairs = v.check(Side::Gather, &layout)?.iter().zip(x.ciphertexts().as_ref());
+        let (sum, level) = self.sum_of_products(pairs)?;
+        let rows = layout.rows() as f64;
+        let entries = self.predict_product(&v.entries, x.entries(), level, rows, bound)?;
+        let ciphertext = self.first_row(sum, layout.log_rank())?;
+        Ok(EncryptedRow { entries: Entries { layout: layout.with_rows(1)?, ..entries }, ciphertext })
+    }
+
+    /// Σ_r v_r ⊗ y_r: row i is Σ_r (v_r)_i·y_r, one level below and within `bound`. `out` has a place for every ciphertext.
+    ///
+    /// # Errors
+    /// As [`SmallRing::gather`]; [`Error::Room`].
+    pub fn scatter<V: AsRef<[Ciphertext<A>]> + Sync>(
+        &self,
+        terms: &[(&EncryptedVector<V>, &EncryptedRow<A>)],
+        bound: f64,
+        out: &mut [Option<Ciphertext<A>>],
+    ) -> Result<Entries, Error> {
+        let (first, row) = terms.first().ok_or(Error::Room { have: 0, need: 1 })?;
+        let layout = first.entries.layout;
+        if row.entries.layout != layout.with_rows(1)? {
+            return Err(Error::Shape { have: row.entries.layout.shape(), need: (1, layout.columns()) });
+        }
+        let (have, need) = (out.len(), layout.ciphertexts());
+        let out = out.get_mut(..need).ok_or(Error::Room { have, need })?;
+        for (vector, _) in terms {
+            vector.check(Side::Scatter, &layout)?;
+        }
+        let level = row.ciphertext.level();
+        let entries = self.predict_product(&first.entries, &row.entries, level, terms.len() as f64, bound)?;
+        self.evaluator().accelerator().for_each(out, |c, out| -> Result<(), Error> {
+            let pairs = terms.iter().map(|(v, y)| (&v.ciphertexts.as_ref()[c], &y.ciphertext));
+            *out = Some(self.sum_of_products(pairs)?.0);
+            Ok(())
+        })?;
+        Ok(Entries { layout, ..entries })
+    }
+
+    /// x·yᵀ, the contraction over the columns of both: scalar i at the place that [`Side::Scatter`] says, one
+    /// level below and within `bound`. The other coefficients hold nothing of use, and are as large. `out` has a place for every ciphertext.
+    ///
+    /// # Errors
+    /// As [`SmallRing::scatter`].
+    pub fn outer<S: AsRef<[Ciphertext<A>]> + Sync>(
+        &self,
+        x: &EncryptedMatrix<S>,
+        y: &EncryptedRow<A>,
+        bound: f64,
+        out: &mut [Option<Ciphertext<A>>],
+    ) -> Result<Entries, Error> {
+        let (ev, layout) = (self.evaluator(), x.entries().layout);
+        if y.entries.layout != layout.with_rows(1)? {
+            return Err(Error::Shape { have: y.entries.layout.shape(), need: (1, layout.columns()) });
+        }
+        let (have, need) = (out.len(), layout.ciphertexts());
+        let out = out.get_mut(..need).ok_or(Error::Room { have, need })?;
+        // y(1/Y): the products of equal powers meet at Y⁰.
+        let turned = ev.conjugate(&y.ciphertext)?;
+        let level = turned.level();
+        let entries = self.predict_product(x.entries(), &y.entries, level, layout.columns() as f64, bound)?;
+        let ciphertexts = x.ciphertexts().as_ref();
+        ev.accelerator().for_each(out, |c, out| -> Result<(), Error> {
+            *out = Some(self.sum_of_products([(&ciphertexts[c], &turned)].into_iter())?.0);
+            Ok(())
+        })?;
+        Ok(entries)
+    }
+
+    /// Σ x·y, relinearised and rescaled once, and the level of the operands.
+    fn sum_of_products<'c>(
+        &self,
+        mut pairs: impl Iterator<Item = (&'c Ciphertext<A>, &'c Ciphertext<A>)>,
+    ) -> Result<(Ciphertext<A>, usize), Error>
+    where
+        A: 'c,
+    {
+        let ev = self.evaluator();
+        let (x, y) = pairs.next().ok_or(Error::Room { have: 0, need: 1 })?;
+        let mut sum = ev.multiply(x, y)?;
+        pairs.try_for_each(|(x, y)| ev.multiply_add(&mut sum, x, y))?;
+        let level = sum.level();
+        Ok((ev.rescale(sum)?, level))
+    }
+
+    /// Row 0, the others erased: the trace down to polynomials in Y, times 1/k. The factor goes in first, modulo q,
+    /// so that it touches no noise but that of the key switches.
+    fn first_row(&self, mut x: Ciphertext<A>, log_rank: u32) -> Result<Ciphertext<A>, Error> {
+        let ev = self.evaluator();
+        let chain = ev.parameters().chain();
+        let rank = 1u64 << log_rank;
+        let inverses: heapless::Vec<u64, MAX_LIMBS> =
+            chain.of(Basis::level(x.level())).map(|m| m.inverse(m.reduce(rank))).collect();
+        for part in &mut x.parts {
+            part.multiply_scalar_assign(ev.accelerator(), &inverses)?;
+        }
+        for galois in projections(chain.degree(), log_rank) {
+            let image = ev.automorphism(&x, galois)?;
+            ev.add_assign(&mut x, &image)?;
+        }
+        Ok(x)
+    }
+
+    /// Scale, bound and noise of a sum of `terms` products of entries at `level`.
+    fn predict_product(
+        &self,
+        x: &Entries,
+        y: &Entries,
+        level: usize,
+        terms: f64,
+        bound: f64,
+    ) -> Result<Entries, Error> {
+        let parameters = self.evaluator().parameters();
+        let q = parameters.chain().moduli()[level].value() as f64;
+        let noise = libm::hypot(x.noise * y.scale * y.bound, y.noise * x.scale * x.bound) * libm::sqrt(terms);
+        let product = Entries { scale: x.scale * y.scale, bound, noise, ..*x };
+        product.check(parameters, level)?;
+        // The rescaling, and the switches of the projection, the first of which is doubled most often.
+        let n = parameters.degree() as f64;
+        let switches = crate::ring::sampling::ERROR_DEVIATION * libm::sqrt(n * level as f64 / 12.0);
+        let own = switches * x.layout.rank() as f64 + libm::sqrt(n / 18.0);
+        let result = Entries { scale: product.scale / q, noise: libm::hypot(noise / q, own), ..product };
+        result.check(parameters, level - 1)?;
+        Ok(result)
+    }
+}
+
+/// X → X^(N/2^s + 1), s below `log_rank`: each keeps the exponents that are multiples of 2^(s+1), and turns the sign
+/// of the other multiples of 2^s.
+fn projections(degree: usize, log_rank: u32) -> impl Iterator<Item = usize> {
+    (0..log_rank).map(move |s| (degree >> s) + 1)
+}
