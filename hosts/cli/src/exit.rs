@@ -112,6 +112,15 @@ impl From<accel::Error> for Failure {
     }
 }
 
+impl From<veilformer::matrix::Error> for Failure {
+    fn from(error: veilformer::matrix::Error) -> Self {
+        match error {
+            veilformer::matrix::Error::Scheme(error) => error.into(),
+            error => Self::new(Exit::Failure, error.to_string()),
+        }
+    }
+}
+
 impl From<wire::Error> for Failure {
     fn from(error: wire::Error) -> Self {
         use wire::Error as E;

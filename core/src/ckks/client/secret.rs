@@ -51,6 +51,25 @@ impl<'a, A: Trusted> SecretKey<'a, A> {
         Ok(Self { accelerator, parameters, secret, root, seed, tag })
     }
 
+    /// The key of the small ring, which follows from the same seed. `parameters` are those of
+    /// [`Parameters::small_ring`], `accelerator` is set up with their chain, `signed` is scratch of N' words.
+    ///
+    /// # Errors
+    /// [`Error::OtherChain`] for other parameters or another accelerator; [`Error::NoBootstrap`],
+    /// [`Error::Length`], or out of limbs.
+    pub fn small_ring<'s>(
+        &self,
+        accelerator: &'s A,
+        parameters: &'s Parameters,
+        signed: &mut [i64],
+    ) -> Result<SecretKey<'s, A>, Error> {
+        if self.parameters.small_ring()?.fingerprint() != parameters.fingerprint() {
+            return Err(Error::OtherChain);
+        }
+        let seed = SecretSeed::take(&mut self.seed.expose().clone());
+        SecretKey::generate(accelerator, parameters, seed, signed)
+    }
+
     /// Limbs that the key holds while it lives.
     pub fn limbs_needed(parameters: &Parameters) -> usize {
         parameters.chain().moduli().len()

@@ -126,7 +126,7 @@ impl<A: Trusted> SecretKey<'_, A> {
         let degree = self.parameters.degree();
         let inverse = match id {
             KeyId::DenseToSparse => return self.ephemeral(basis, signed),
-            KeyId::ToSmallRing => return self.small_ring(basis, signed),
+            KeyId::ToSmallRing => return self.spread_small(basis, signed),
             KeyId::Relinearization
             | KeyId::SparseToDense
             | KeyId::FromSmallRing
@@ -153,7 +153,7 @@ impl<A: Trusted> SecretKey<'_, A> {
     fn source(&self, id: KeyId, basis: Basis, signed: &mut Scratch<'_>) -> Result<Guarded<'_, A>, Error> {
         match id {
             KeyId::SparseToDense => return self.ephemeral(basis, signed),
-            KeyId::FromSmallRing => return self.small_ring(basis, signed),
+            KeyId::FromSmallRing => return self.spread_small(basis, signed),
             KeyId::Component { log_rank, index } => {
                 return self.component(1 << log_rank, index as usize, basis, signed);
             }
@@ -169,7 +169,7 @@ impl<A: Trusted> SecretKey<'_, A> {
     }
 
     // The secret of the small ring, which the same seed gives, as a polynomial in X^(N/N').
-    fn small_ring(&self, basis: Basis, signed: &mut Scratch<'_>) -> Result<Guarded<'_, A>, Error> {
+    fn spread_small(&self, basis: Basis, signed: &mut Scratch<'_>) -> Result<Guarded<'_, A>, Error> {
         let small = self.parameters.small_ring()?;
         let root = self.seed.bound_to(small.fingerprint());
         let (words, degree) = (signed.get(), small.degree());

@@ -6,6 +6,7 @@
 //! median what the machine made of it.
 
 mod bootstrap;
+mod matrix;
 mod model;
 mod ntt;
 mod scheme;
@@ -158,6 +159,10 @@ pub(crate) const NAMES: &[&str] = &[
     "bootstrap_evalmod/n16",
     "bootstrap/n16",
     "bootstrap_chain/n16",
+    "pcmm/128x768x768",
+    "pcmm/layer",
+    "pcmm/layer-batch16",
+    "lora/128x768-r2",
     "infer/veil-mini",
 ];
 
@@ -215,6 +220,10 @@ pub(crate) fn run(args: &Args, output: Output) -> Result<(), Failure> {
             .collect();
         bootstrap::measure(&setting, set, &literal, &of_set, &mut report)?;
     }
+    let products: Vec<&str> = names.iter().copied().filter(|name| matrix::is_name(name)).collect();
+    if !products.is_empty() {
+        matrix::measure(&setting, &products, &mut report)?;
+    }
     if names.contains(&model::NAME) {
         report(model::measure(&setting)?)?;
     }
@@ -250,6 +259,7 @@ mod tests {
             let homes = usize::from(name.starts_with("ntt_"))
                 + usize::from(scheme::set_of(name).is_some())
                 + usize::from(bootstrap::literal_of(name).is_some())
+                + usize::from(matrix::is_name(name))
                 + usize::from(*name == model::NAME);
             assert_eq!(homes, 1, "{name}");
         }
