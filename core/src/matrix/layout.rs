@@ -112,11 +112,55 @@ impl Entries {
         Err(Error::Overflow { bits: libm::ceil(bits) as u32, max: libm::floor(max) as u32 })
     }
 
+    /// Those of the rows of `self`, then those of `below`: its ciphertexts follow.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] unless the columns agree and this has whole ciphertexts, a multiple of the rank in rows;
+    /// [`Error::Scale`].
+    pub fn above(&self, below: &Self) -> Result<Self, Error> {
+        let (layout, rank) = (self.layout, self.layout.rank());
+        let need = (layout.rows().next_multiple_of(rank), layout.columns());
+        if layout.shape() != need {
+            return Err(Error::Shape { have: layout.shape(), need });
+        }
+        let have = below.layout.shape();
+        if have.1 != layout.columns() {
+            return Err(Error::Shape { have, need: (have.0, layout.columns()) });
+        }
+        let scale = self.same_scale(below)?;
+        let layout = layout.with_rows(layout.rows() + have.0)?;
+        Ok(Self { layout, scale, bound: self.bound.max(below.bound), noise: self.noise.max(below.noise) })
+    }
+
+    /// Those of a sum.
+    ///
+    /// # Errors
+    /// [`Error::Shape`], [`Error::Scale`].
+    pub fn plus(&self, other: &Self) -> Result<Self, Error> {
+        if self.layout != other.layout {
+            return Err(Error::Shape { have: other.layout.shape(), need: self.layout.shape() });
+        }
+        let scale = self.same_scale(other)?;
+        let noise = libm::hypot(self.noise, other.noise);
+        Ok(Self { layout: self.layout, scale, bound: self.bound + other.bound, noise })
+    }
+
+    /// The scale, when the other's is the same up to what an integer factor leaves.
+    fn same_scale(&self, other: &Self) -> Result<f64, Error> {
+        if (other.scale / self.scale - 1.0).abs() < SCALE_TOLERANCE {
+            return Ok(self.scale);
+        }
+        Err(Error::Scale { have: other.scale, need: self.scale })
+    }
+
     /// −log2 of the error to be expected of an entry, against the largest one.
     pub fn bits(&self) -> f64 {
         libm::log2(self.bound * self.scale / self.noise)
     }
 }
+
+/// Scales this close are the same: entries differ by less than what a product leaves of them.
+const SCALE_TOLERANCE: f64 = 1.0 / (1 << 20) as f64;
 
 /// An encrypted matrix: its ciphertexts, at one level, in storage of the caller's.
 #[derive(Clone, Debug)]
@@ -143,9 +187,46 @@ impl<S> EncryptedMatrix<S> {
         &self.entries
     }
 
+    /// Rows `first` to `first + count`, for instance those of one head, without a copy.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] unless `first` is a multiple of the rank and all of them exist: what is not aligned is
+    /// selected by a [`super::PlainMatrix`], for nothing when there is a product anyway.
+    pub fn rows<A: Accelerator>(
+        &self,
+        first: usize,
+        count: usize,
+    ) -> Result<EncryptedMatrix<&[Ciphertext<A>]>, Error>
+    where
+        S: AsRef<[Ciphertext<A>]>,
+    {
+        let (layout, rank) = (self.entries.layout, self.entries.layout.rank());
+        if !first.is_multiple_of(rank) || first.saturating_add(count) > layout.rows() {
+            let need = (layout.rows(), layout.columns());
+            return Err(Error::Shape { have: (first.saturating_add(count), layout.columns()), need });
+        }
+        let entries = Entries { layout: layout.with_rows(count)?, ..self.entries };
+        let from = first / rank;
+        EncryptedMatrix::new(entries, &self.ciphertexts.as_ref()[from..from + entries.layout.ciphertexts()])
+    }
+
     /// The ciphertexts.
     pub fn ciphertexts(&self) -> &S {
         &self.ciphertexts
+    }
+
+    /// Changes the ciphertexts in place, and then says what they hold.
+    pub(super) fn update<A: Accelerator, E>(
+        &mut self,
+        entries: Entries,
+        change: impl FnOnce(&mut [Ciphertext<A>]) -> Result<(), E>,
+    ) -> Result<(), E>
+    where
+        S: AsMut<[Ciphertext<A>]>,
+    {
+        change(self.ciphertexts.as_mut())?;
+        self.entries = entries;
+        Ok(())
     }
 
     /// The ciphertexts, given back.

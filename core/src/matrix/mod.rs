@@ -57,6 +57,13 @@ pub enum Error {
         /// Needed.
         need: usize,
     },
+    /// Two operands have different scales.
+    Scale {
+        /// Scale given.
+        have: f64,
+        /// Scale needed.
+        need: f64,
+    },
     /// A vector was encoded for the other kind of product.
     Side {
         /// What it was encoded for.
@@ -97,6 +104,7 @@ impl core::fmt::Display for Error {
             }
             Self::Columns { have, max } => write!(f, "a row has 1 to {max} columns in this ring, not {have}"),
             Self::Room { have, need } => write!(f, "expected room for {need}, got {have}"),
+            Self::Scale { have, need } => write!(f, "expected a scale of {need}, got {have}"),
             Self::Side { have, need } => write!(f, "the vector was encoded to {have}, not to {need}"),
             Self::Weights => write!(f, "the weights must be finite, and not all of them zero"),
             Self::Overflow { bits, max } => write!(

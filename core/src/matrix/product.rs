@@ -126,6 +126,24 @@ impl<'a, A: Accelerator, K: KeySource<A> + ?Sized> SmallRing<'a, A, K> {
         Ok(result)
     }
 
+    /// x + y: a residual connection. Both at one level and scale.
+    ///
+    /// # Errors
+    /// [`Error::Shape`], [`Error::Scale`], [`Error::Overflow`]; [`ckks::Error::Level`].
+    pub fn add<S, T>(&self, x: &mut EncryptedMatrix<S>, y: &EncryptedMatrix<T>) -> Result<(), Error>
+    where
+        S: AsRef<[Ciphertext<A>]> + AsMut<[Ciphertext<A>]>,
+        T: AsRef<[Ciphertext<A>]>,
+    {
+        let entries = x.entries().plus(y.entries())?;
+        let level = x.ciphertexts().as_ref().first().map_or(0, Ciphertext::level);
+        entries.check(self.evaluator.parameters(), level)?;
+        x.update(entries, |x| {
+            x.iter_mut().zip(y.ciphertexts().as_ref()).try_for_each(|(x, y)| self.evaluator.add_assign(x, y))
+        })?;
+        Ok(())
+    }
+
     /// Layout, scale, bound and noise of w·x, refused when they do not fit.
     fn predict(&self, w: &PlainMatrix<'_>, x: &Entries, lift: f64, level: usize) -> Result<Entries, Error> {
         let parameters = self.evaluator.parameters();

@@ -387,3 +387,35 @@ fn thin_products_agree_with_f64() {
         assert_eq!(refused, Error::Side { have: Side::Scatter, need: Side::Gather });
     });
 }
+
+#[test]
+fn sums_joins_and_heads() {
+    let parameters = small_parameters();
+    with_accelerator(&parameters, |accelerator| {
+        let layout = Layout::new(parameters.degree(), 32, 128).unwrap();
+        let ring = Ring::new(accelerator, &parameters, &KeyRequests::new());
+        let small = SmallRing::new(ring.evaluator());
+        let (scale, other) = (2f64.powi(40), layout.with_rows(20).unwrap());
+        let mut x = ring.matrix(layout, 1, scale, |i, j| value(1, i, j));
+        let y = ring.matrix(layout, 1, scale, |i, j| value(2, i, j));
+        small.add(&mut x, &y).unwrap();
+        let sum = |i: usize, j: usize| value(1, i, j) + value(2, i, j);
+        assert!(ring.error(&x, sum) < 2f64.powi(-30));
+        assert_eq!(x.entries().bound, 2.0);
+        let head = x.rows(16, 16).unwrap();
+        assert_eq!((head.entries().layout.shape(), head.ciphertexts().len()), ((16, 128), 1));
+        let obtained = ring.decrypt(&head.ciphertexts()[0])[3 + 16 * 50] / scale;
+        assert!((obtained - sum(19, 50)).abs() < 2f64.powi(-30));
+        assert!(matches!(x.rows(8, 8).err(), Some(Error::Shape { .. })));
+        assert!(matches!(x.rows(16, 17).err(), Some(Error::Shape { have: (33, 128), need: (32, 128) })));
+        let z = ring.matrix(other, 1, scale, |i, j| value(3, i, j));
+        let entries = x.entries().above(z.entries()).unwrap();
+        assert!(matches!(z.entries().above(x.entries()), Err(Error::Shape { need: (32, 128), .. })));
+        let all: Vec<_> = x.into_ciphertexts().into_iter().chain(z.into_ciphertexts()).collect();
+        let joined = EncryptedMatrix::new(entries, all).unwrap();
+        let expected = |i: usize, j: usize| if i < 32 { sum(i, j) } else { value(3, i - 32, j) };
+        assert!(ring.error(&joined, expected) < 2f64.powi(-30));
+        let mut x = ring.matrix(layout, 1, 2.0 * scale, |_, _| 0.5);
+        assert_eq!(small.add(&mut x, &y), Err(Error::Scale { have: scale, need: 2.0 * scale }));
+    });
+}
