@@ -4,7 +4,7 @@
 //! Rooms, each using only those to its right:
 //!
 //! ```text
-//! transformer ─► ckks ─► accel ─► ring ─► memory        (approx and wire beside ckks)
+//! transformer ─► matrix ─► ckks ─► accel ─► ring ─► memory        (approx and wire beside ckks)
 //! ```
 //!
 //! The crate allocates nothing: every buffer comes from memory its caller
@@ -15,6 +15,7 @@
 pub mod accel;
 pub mod approx;
 pub mod ckks;
+pub mod matrix;
 pub mod memory;
 pub mod ring;
 pub mod transformer;

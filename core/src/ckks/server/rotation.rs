@@ -57,7 +57,7 @@ impl<A: Accelerator> ExtendedProduct<A> {
 
 impl<A: Accelerator, K: KeySource<A> + ?Sized> Evaluator<'_, A, K> {
     /// x ↦ (u0, u1) over Q_l ∪ P with u0 + u1·s' ≈ P·x·s.
-    pub(super) fn key_switch(&self, id: KeyId, x: &Polynomial<A, Evaluations>) -> Result<Pair<A>, Error> {
+    pub(crate) fn key_switch(&self, id: KeyId, x: &Polynomial<A, Evaluations>) -> Result<Pair<A>, Error> {
         let level = x.basis().len() - 1;
         let key = self.key(id, level)?;
         let [row0, row1] = key.rows(level);
@@ -87,7 +87,7 @@ impl<A: Accelerator, K: KeySource<A> + ?Sized> Evaluator<'_, A, K> {
     }
 
     /// Divides pair + P·addend by everything beyond `keep`.
-    pub(super) fn divide_add(
+    pub(crate) fn divide_add(
         &self,
         mut pair: Pair<A>,
         keep: Basis,
@@ -121,7 +121,8 @@ impl<A: Accelerator, K: KeySource<A> + ?Sized> Evaluator<'_, A, K> {
         self.automorphism(x, 2 * self.parameters.degree() - 1)
     }
 
-    fn automorphism(&self, x: &Ciphertext<A>, galois: usize) -> Result<Ciphertext<A>, Error> {
+    /// X → X^galois.
+    pub(crate) fn automorphism(&self, x: &Ciphertext<A>, galois: usize) -> Result<Ciphertext<A>, Error> {
         if galois == 1 {
             return x.duplicate(self.accelerator);
         }

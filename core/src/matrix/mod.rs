@@ -1,0 +1,3 @@
+//! Encrypted matrices in a small ring.
+
+pub mod lanes;
