@@ -6,6 +6,7 @@
 //! median what the machine made of it.
 
 mod bootstrap;
+mod lanes;
 mod model;
 mod ntt;
 mod scheme;
@@ -158,6 +159,8 @@ pub(crate) const NAMES: &[&str] = &[
     "bootstrap_evalmod/n16",
     "bootstrap/n16",
     "bootstrap_chain/n16",
+    lanes::NAMES[0],
+    lanes::NAMES[1],
     "infer/veil-mini",
 ];
 
@@ -215,6 +218,10 @@ pub(crate) fn run(args: &Args, output: Output) -> Result<(), Failure> {
             .collect();
         bootstrap::measure(&setting, set, &literal, &of_set, &mut report)?;
     }
+    let products: Vec<&str> = names.iter().copied().filter(|name| lanes::NAMES.contains(name)).collect();
+    if !products.is_empty() {
+        lanes::measure(&setting, &products, &mut report)?;
+    }
     if names.contains(&model::NAME) {
         report(model::measure(&setting)?)?;
     }
@@ -250,6 +257,7 @@ mod tests {
             let homes = usize::from(name.starts_with("ntt_"))
                 + usize::from(scheme::set_of(name).is_some())
                 + usize::from(bootstrap::literal_of(name).is_some())
+                + usize::from(lanes::NAMES.contains(name))
                 + usize::from(*name == model::NAME);
             assert_eq!(homes, 1, "{name}");
         }
