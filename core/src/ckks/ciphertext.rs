@@ -46,6 +46,15 @@ impl<A: Accelerator> Ciphertext<A> {
         Ok(Self { parts })
     }
 
+    /// An encryption of zero without any noise, for sums and as a buffer.
+    ///
+    /// # Errors
+    /// [`Error::Accelerator`] when limbs run out, or the chain has no such level.
+    pub fn zero(accelerator: &A, level: usize) -> Result<Self, Error> {
+        let zero = || Polynomial::zero(accelerator, Basis::level(level));
+        Ok(Self { parts: [zero()?, zero()?] })
+    }
+
     /// The level: 0 to L.
     pub fn level(&self) -> usize {
         self.parts[0].basis().len() - 1

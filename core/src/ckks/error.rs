@@ -131,6 +131,8 @@ pub enum ParameterField {
     RangeBits,
     /// Bits of security of a released decryption.
     ReleaseBits,
+    /// Columns of a row of lanes, a power of two.
+    LaneWidth,
 }
 
 impl core::fmt::Display for Error {

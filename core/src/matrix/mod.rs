@@ -15,6 +15,7 @@
 //!   dense product of N' columns but a correlation, 2k times cheaper: [`crate::accel::Accelerator::row_products`].
 //! - k rows become one ciphertext again by k key switches that share one division ([`SmallRing::multiply_plain`]).
 
+pub mod lanes;
 mod layout;
 mod plain;
 mod product;

@@ -86,6 +86,11 @@ impl<'a, A: Accelerator, K: KeySource<A> + ?Sized> Evaluator<'a, A, K> {
         Ok(key)
     }
 
+    /// That the key is there, without loading it.
+    pub(crate) fn check_key(&self, id: KeyId, level: usize) -> Result<(), Error> {
+        self.keys.check(id, level)
+    }
+
     /// P modulo q_0 … q_level.
     fn special_product(&self, level: usize) -> heapless::Vec<u64, MAX_LIMBS> {
         let chain = self.parameters.chain();

@@ -121,6 +121,7 @@ impl<A: Accelerator, K: KeySource<A> + ?Sized> Evaluator<'_, A, K> {
         self.automorphism(x, 2 * self.parameters.degree() - 1)
     }
 
+    /// X → X^galois.
     pub(crate) fn automorphism(&self, x: &Ciphertext<A>, galois: usize) -> Result<Ciphertext<A>, Error> {
         if galois == 1 {
             return x.duplicate(self.accelerator);

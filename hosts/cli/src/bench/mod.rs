@@ -6,6 +6,7 @@
 //! median what the machine made of it.
 
 mod bootstrap;
+mod lanes;
 mod matrix;
 mod model;
 mod ntt;
@@ -163,6 +164,8 @@ pub(crate) const NAMES: &[&str] = &[
     "pcmm/layer",
     "pcmm/layer-batch16",
     "lora/128x768-r2",
+    lanes::NAMES[0],
+    lanes::NAMES[1],
     "infer/veil-mini",
 ];
 
@@ -224,6 +227,10 @@ pub(crate) fn run(args: &Args, output: Output) -> Result<(), Failure> {
     if !products.is_empty() {
         matrix::measure(&setting, &products, &mut report)?;
     }
+    let products: Vec<&str> = names.iter().copied().filter(|name| lanes::NAMES.contains(name)).collect();
+    if !products.is_empty() {
+        lanes::measure(&setting, &products, &mut report)?;
+    }
     if names.contains(&model::NAME) {
         report(model::measure(&setting)?)?;
     }
@@ -260,6 +267,7 @@ mod tests {
                 + usize::from(scheme::set_of(name).is_some())
                 + usize::from(bootstrap::literal_of(name).is_some())
                 + usize::from(matrix::is_name(name))
+                + usize::from(lanes::NAMES.contains(name))
                 + usize::from(*name == model::NAME);
             assert_eq!(homes, 1, "{name}");
         }
