@@ -1,23 +1,22 @@
 //! Bootstrapping on every backend: the same bytes, and hundreds in a row.
 
+mod backends;
+
+use backends::{LIMBS, Message, Program, agree};
 use chacha20::ChaCha20Rng;
 use rand_core::SeedableRng;
-use veilformer::accel::{Accelerator, Offload, Portable, Trusted};
+use veilformer::accel::{Accelerator, Trusted};
 use veilformer::ckks::client::{KeyTag, SecretKey};
 use veilformer::ckks::encoding::{Complex, Encoder};
 use veilformer::ckks::server::Evaluator;
 use veilformer::ckks::server::bootstrap::{Bootstrap, BootstrapPlan, ConstantScratch};
 use veilformer::ckks::{Ciphertext, KeyRequests, Parameters, ParametersLiteral, SwitchingKey};
-use veilformer::memory::{Arena, LimbPool};
-use veilformer::ring::{RingTables, SecretSeed};
-use veilformer::wire::{Codec, Fault, Reader, Sink};
-use veilformer_board::{Board, BoardConfig, FaultPlan};
-use veilformer_fpga::BoardDriver;
+use veilformer::memory::Arena;
+use veilformer::ring::SecretSeed;
+use veilformer::wire::{Codec, Reader};
 use veilformer_multicore::Multicore;
-use veilformer_multicore::kernels::{Kernels, Path};
 
 const INSECURE: ParametersLiteral = ParametersLiteral::INSECURE_TOY_BOOT;
-const LIMBS: usize = 8192;
 
 /// What a client sends: keys and one ciphertext, as bytes.
 struct Sent {
@@ -25,16 +24,6 @@ struct Sent {
     keys: Vec<Vec<u8>>,
     question: Vec<u8>,
     values: Vec<Complex>,
-}
-
-#[derive(Default)]
-struct Message(Vec<u8>);
-
-impl Sink for Message {
-    fn write(&mut self, bytes: &[u8]) -> Result<usize, Fault> {
-        self.0.extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
 }
 
 fn encoder(degree: usize, words: &mut Vec<f64>) -> Encoder<'_> {
@@ -114,15 +103,23 @@ fn serve<A: Accelerator<Word = u64>, R>(
     work(&Bootstrap::new(evaluator, &constants).unwrap(), x)
 }
 
-/// The bytes of one refreshed ciphertext.
-fn answer<A: Accelerator<Word = u64>>(accelerator: &A, parameters: &Parameters, sent: &Sent) -> Vec<u8> {
-    serve(accelerator, parameters, sent, |bootstrap, x| {
-        let (mut bytes, mut scratch) = (Message::default(), vec![0; parameters.degree()]);
-        let y = bootstrap.refresh(&x).unwrap();
-        let mut codec = Codec::new(accelerator, parameters, &mut scratch).unwrap();
-        codec.write_ciphertext(&mut bytes, sent.tag, &y).unwrap();
-        bytes.0
-    })
+/// One refreshed ciphertext.
+struct Refresh<'s> {
+    parameters: &'s Parameters,
+    sent: &'s Sent,
+}
+
+impl Program for Refresh<'_> {
+    fn answer<A: Accelerator<Word = u64>>(&self, accelerator: &A) -> Vec<u8> {
+        let Self { parameters, sent } = self;
+        serve(accelerator, parameters, sent, |bootstrap, x| {
+            let (mut bytes, mut scratch) = (Message::default(), vec![0; parameters.degree()]);
+            let y = bootstrap.refresh(&x).unwrap();
+            let mut codec = Codec::new(accelerator, parameters, &mut scratch).unwrap();
+            codec.write_ciphertext(&mut bytes, sent.tag, &y).unwrap();
+            bytes.0
+        })
+    }
 }
 
 /// Slot by slot, decrypted by a client of its own.
@@ -150,36 +147,9 @@ fn worst(found: &[Complex], expected: &[Complex]) -> f64 {
 fn a_bootstrap_is_the_same_bit_for_bit_on_every_backend() {
     let parameters = INSECURE.check().unwrap();
     let sent = send(&parameters);
-    let mut tables = vec![0; RingTables::<u64>::words_needed(parameters.chain())];
-    let tables = RingTables::new(parameters.chain(), &mut Arena::new(&mut tables)).unwrap();
-    let mut words = vec![0; parameters.degree() * LIMBS];
-    let pool = LimbPool::<u64, LIMBS>::new(&mut Arena::new(&mut words), parameters.degree(), LIMBS).unwrap();
-    let portable = Portable::new(&tables, &pool).unwrap();
-    let reference = answer(&portable, &parameters, &sent);
+    let reference = agree(&parameters, &Refresh { parameters: &parameters, sent: &sent });
     let error = worst(&decrypt(&parameters, &reference, sent.tag), &sent.values);
     assert!(error < 2f64.powi(-17), "{error}");
-
-    for path in Path::available() {
-        let kernels = Kernels::new(path).unwrap();
-        for threads in [1, 3] {
-            let multicore = Multicore::with_kernels(parameters.chain(), kernels, threads, LIMBS).unwrap();
-            assert!(answer(&multicore, &parameters, &sent) == reference, "{path:?}, {threads} threads");
-        }
-    }
-
-    let host = Multicore::new(parameters.chain(), 1, LIMBS).unwrap();
-    let faults = FaultPlan { bit_flip: 2000, ..FaultPlan::default() };
-    let tables = parameters.chain().moduli().len() as u8;
-    let board = Board::new(BoardConfig { faults, tables, ..BoardConfig::default() });
-    let engine = BoardDriver::open(board, 1 << 16).unwrap();
-    let caps = veilformer::accel::engine::NttEngine::caps(&engine);
-    let need = Offload::<BoardDriver<Board>, Multicore>::words_needed(parameters.chain(), &caps);
-    let (mut checks, mut scratch) = (vec![0; need], vec![0; parameters.degree()]);
-    let mut arena = Arena::new(&mut checks);
-    let offload = Offload::new(engine, host, 1, &[7; 32], &mut arena, &mut scratch).unwrap();
-    assert!(answer(&offload, &parameters, &sent) == reference, "through a faulty board");
-    let counters = offload.counters();
-    assert!(counters.verified > 1000 && counters.mismatches > 0, "{counters:?}");
 }
 
 #[test]
