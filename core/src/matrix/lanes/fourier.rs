@@ -15,7 +15,7 @@ use core::{mem, slice};
 
 /// log2 of the rows that one task takes through several layers: few enough
 /// that a limb of each and the powers of X stay in a second-level cache.
-const LAYERS: u32 = 2;
+const LAYERS: u32 = 3;
 
 /// The two transforms. Rows are in natural order before the first and after
 /// the second; in between, position p belongs to t = brv(p).
