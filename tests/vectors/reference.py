@@ -195,6 +195,70 @@ class Bench:
                     out.append(total)
         return out
 
+    def choice(self, basis, count):
+        return (3 * self.seed + len(self.primes(basis))) % count
+
+    def few(self, basis):
+        start, ordinary, special = basis
+        return (start, min(ordinary, 1), min(special, 1))
+
+    def weight(self, index):
+        word = draw(self.seed, 200, 0, index)
+        if self.fill == "Random":
+            return (word & 0x7FFF) - (word & 0x8000)
+        return 0x7FFF if self.fill == "Top" else (0, 1, -0x8000, 0x7FFF)[word % 4]
+
+    def ntt_partial(self, basis, x):
+        d = 8 << self.choice(basis, self.log - 2)
+        blocks, out = self.n // d, []
+        for q, limb in zip(self.primes(basis), x):
+            powers, words = self.rings[q].powers, []
+            for j in range(blocks):
+                e = d * (2 * reverse(j, self.log - d.bit_length() + 1) + 1)
+                roots = [powers[e * z % (2 * self.n)] for z in range(blocks)]
+                words += [sum(limb[t + d * z] * r for z, r in enumerate(roots)) % q for t in range(d)]
+            out.append(words)
+        return out
+
+    def row_products(self, basis):
+        k, inputs, sums = 1 << self.choice(basis, 5), 3, 2
+        basis = self.few(basis)
+        lanes = self.n // k
+        bodies = [self.polynomial(basis, 1 + c) for c in range(inputs)]
+        masks = [self.polynomial(basis, 10 + c) for c in range(inputs)]
+        out = []
+        for o in range(sums):
+            def product(q, samples):
+                # samples[r] has one polynomial in Y for each row r; the outputs are interleaved.
+                rows = []
+                for i in range(k):
+                    weights = [self.weight(((o * k + i) * inputs * k) + r) for r in range(inputs * k)]
+                    rows.append([sum(w * s[at] for w, s in zip(weights, samples)) % q for at in range(lanes)])
+                return [rows[at % k][at // k] for at in range(self.n)]
+
+            for p, q in enumerate(self.primes(basis)):
+                out.append(product(q, [bodies[c][p][i::k] for c in range(inputs) for i in range(k)]))
+            for j in range(k):
+                for p, q in enumerate(self.primes(basis)):
+                    samples = []
+                    for c in range(inputs):
+                        for i in range(k):
+                            block = masks[c][p][(i - j) % k::k]
+                            samples.append(block if i >= j else [-block[-1]] + block[:-1])
+                    out.append(product(q, samples))
+        return out
+
+    def block_products(self, basis):
+        d, terms = 8 << self.choice(basis, 3), 5
+        basis = self.few(basis)
+        left = [self.polynomial(basis, 1 + f) for f in range(terms)]
+        right = [self.polynomial(basis, 10 + f) for f in range(terms)]
+        return [
+            [sum(l[p][at // d * d + t] * r[p][at] for l, r in zip(left, right)) % q for at in range(self.n)]
+            for t in range(d)
+            for p, q in enumerate(self.primes(basis))
+        ]
+
     def run(self, kernel, basis):
         start, ordinary, special = basis
         x = self.polynomial(basis, 0)
@@ -279,6 +343,12 @@ class Bench:
             return self.inner(basis, self.mod_up(basis, x))
         if kernel == "HoistedSums":
             return self.hoisted_sums(basis, x)
+        if kernel == "NttPartial":
+            return self.ntt_partial(basis, x)
+        if kernel == "RowProducts":
+            return self.row_products(basis)
+        if kernel == "BlockProducts":
+            return self.block_products(basis)
         if kernel in ("ModDown", "ModDownAdd"):
             out = []
             for kept, dropped in ((ordinary, special), (ordinary - 1, 0), (ordinary - 1, special)):
@@ -299,7 +369,7 @@ class Bench:
 
 KERNELS = """WriteSigned Copy Clear NttForward NttInverse AddAssign SubAssign NegateAssign MultiplyAssign MultiplyAdd
 MultiplyScalarAssign MultiplyScalarAdd AddScalarAssign Automorphism AutomorphismAdd Repeat Convert Tensor ModUp InnerProduct
-ModDown ModDownAdd KeySwitch HoistedSums""".split()
+ModDown ModDownAdd KeySwitch HoistedSums NttPartial RowProducts BlockProducts""".split()
 
 
 def is_prime(n):

@@ -3,6 +3,7 @@
 
 mod fused;
 mod matrix;
+mod rows;
 mod transform;
 
 use crate::kernels::{Automorphism, ConvertTable, KernelError, Kernels, NttTable, Prime};

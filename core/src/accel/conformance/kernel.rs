@@ -1,5 +1,7 @@
 //! One program per kernel of the seam.
 
+mod matrix;
+
 use super::super::{Accelerator, Error, Factors, KeyRow, Limbs, MAX_DIGITS, Step, check, digits};
 use crate::ring::{Basis, MAX_SOURCES, Modulus, Word};
 
@@ -52,11 +54,14 @@ pub enum Kernel {
     ModDownAdd,
     KeySwitch,
     HoistedSums,
+    NttPartial,
+    RowProducts,
+    BlockProducts,
 }
 
 impl Kernel {
     /// All of them.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 27] = [
         Self::WriteSigned,
         Self::Copy,
         Self::Clear,
@@ -81,6 +86,9 @@ impl Kernel {
         Self::ModDownAdd,
         Self::KeySwitch,
         Self::HoistedSums,
+        Self::NttPartial,
+        Self::RowProducts,
+        Self::BlockProducts,
     ];
 
     /// Whether the kernel is defined over a basis of this shape.
@@ -269,6 +277,9 @@ impl<'b, A: Accelerator> Bench<'b, A> {
             Kernel::ModDown => return self.mod_down(basis, false),
             Kernel::ModDownAdd => return self.mod_down(basis, true),
             Kernel::HoistedSums => return self.hoisted_sums(basis, x, digit_size),
+            Kernel::NttPartial => a.ntt_partial(basis, &mut x, self.block(basis))?,
+            Kernel::RowProducts => return self.row_products(basis),
+            Kernel::BlockProducts => return self.block_products(basis),
             Kernel::InnerProduct | Kernel::KeySwitch => {
                 return self.key_switch(kernel, basis, &x, digit_size);
             }

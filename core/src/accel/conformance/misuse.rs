@@ -1,6 +1,6 @@
 //! What an accelerator must refuse, with an error of the right kind and no panic.
 
-use super::super::{Accelerator, Error, ErrorKind, Factors, KeyRow, Step};
+use super::super::{Accelerator, Error, ErrorKind, Factors, KeyRow, RowSums, Step};
 use super::{Bench, Failure, Fill};
 use crate::ring::{Basis, MAX_LIMBS, MAX_SOURCES};
 
@@ -39,6 +39,12 @@ pub enum Misuse {
     Repeat(u8),
     /// `hoisted_sums` with limbs, steps, keys or factors that do not match.
     HoistedSums(u8),
+    /// `ntt_partial` to a block that is no power of two, or with limbs or a basis that do not match.
+    NttPartial(u8),
+    /// `row_products` with rows, weights, inputs or sums that do not match.
+    RowProducts(u8),
+    /// `block_products` with a block, terms or destinations that do not match.
+    BlockProducts(u8),
     /// One limb more than there are.
     Allocate,
 }
@@ -70,6 +76,7 @@ pub(super) fn run<A: Accelerator>(
         coarse(accelerator, row, &mut refusals)?;
         transform(accelerator, row, &mut refusals)?;
     }
+    matrix(accelerator, row, &mut refusals)?;
     exhaustion(accelerator, &mut refusals)?;
     Ok(refusals.0)
 }
@@ -253,6 +260,57 @@ fn transform<A: Accelerator>(a: &A, row: &mut [A::Word], refusals: &mut Refusals
     }
     call(15, input, &digits, &good(), &Factors { count: 2, ..one }, all)?;
     call(16, input, &digits, &good(), &Factors { limbs: &x[1..], ..one }, all)
+}
+
+/// The products of the matrix room, one argument wrong at a time.
+fn matrix<A: Accelerator>(a: &A, row: &mut [A::Word], refusals: &mut Refusals) -> Result<(), Failure> {
+    let (n, basis) = (a.chain().degree(), Basis::level(0));
+    let beyond = Basis::new(a.chain().ordinary(), 1, 0);
+    let (x, mut y, mut z) = (inputs(a, row, basis)?, inputs(a, row, basis)?, inputs(a, row, basis)?);
+    for (i, block) in (0..).zip([0, 4, 12, 2 * n]) {
+        refusals.of(Misuse::NttPartial(i), a.ntt_partial(basis, &mut y, block))?;
+    }
+    refusals.of(Misuse::NttPartial(4), a.ntt_partial(basis, &mut [], 8))?;
+    refusals.of(Misuse::NttPartial(5), a.ntt_partial(beyond, &mut y, 8))?;
+
+    let weights = [1; 4];
+    let mut call = |i, basis, rows, weights: &[i16], x: [&[_]; 2], limbs: [usize; 2]| {
+        let mut sums = [RowSums { body: &mut y[..limbs[0]], masks: &mut z[..limbs[1]] }];
+        refusals.of(Misuse::RowProducts(i), a.row_products(basis, rows, weights, &[x], &mut sums))
+    };
+    for (i, rows) in (0..).zip([0, 3, n / 4, n]) {
+        call(i, basis, rows, &weights[..1], [&x, &x], [1, 1])?;
+    }
+    call(4, basis, 1, &weights[..0], [&x, &x], [1, 1])?;
+    call(5, basis, 1, &weights[..2], [&x, &x], [1, 1])?;
+    call(6, basis, 1, &weights[..1], [&x, &[]], [1, 1])?;
+    call(7, basis, 1, &weights[..1], [&[], &x], [1, 1])?;
+    call(8, basis, 1, &weights[..1], [&x, &x], [0, 1])?;
+    call(9, basis, 1, &weights[..1], [&x, &x], [1, 0])?;
+    call(10, basis, 2, &weights, [&x, &x], [1, 1])?;
+    call(11, beyond, 1, &weights[..1], [&x, &x], [1, 1])?;
+
+    let mut limbs: heapless::Vec<super::super::Limbs<A>, 9> = heapless::Vec::new();
+    for _ in 0..9 {
+        // Exactly nine are pushed.
+        let _ = limbs.push(inputs(a, row, basis)?);
+    }
+    let mut call = |i, basis, block, left: &[&[_]], right: &[&[_]], count: usize, last: usize| {
+        let mut out: heapless::Vec<&mut [_], 9> = limbs[..count].iter_mut().map(|x| &mut x[..]).collect();
+        out[count - 1] = &mut core::mem::take(&mut out[count - 1])[..last];
+        let found = a.block_products(basis, block, left, right, &mut out);
+        refusals.of(Misuse::BlockProducts(i), found)
+    };
+    for (i, block) in (0..).zip([0, 4, 12, 2 * n]) {
+        call(i, basis, block, &[&x], &[&x], 8, 1)?;
+    }
+    call(4, basis, 8, &[&x], &[], 8, 1)?;
+    call(5, basis, 8, &[&[]], &[&x], 8, 1)?;
+    call(6, basis, 8, &[&x], &[&[]], 8, 1)?;
+    call(7, basis, 8, &[&x], &[&x], 7, 1)?;
+    call(8, basis, 8, &[&x], &[&x], 9, 1)?;
+    call(9, basis, 8, &[&x], &[&x], 8, 0)?;
+    call(10, beyond, 8, &[&x], &[&x], 8, 1)
 }
 
 /// Takes every limb through polynomials of the chain's size until there is none, and gives them back.

@@ -1,31 +1,30 @@
-//! The kernels of the matrix room.
+//! The kernels of the matrix room that work block by block: [`Multicore::partial`] and [`Multicore::blocks`].
 
 use super::Multicore;
+use crate::kernels::{AlignedWords, Prime};
 use crate::memory::Limb;
-use veilformer::accel::{Error, ErrorKind, RowSums, check_block, check_blocks, check_rows};
+use veilformer::accel::{Error, check_block, check_blocks};
 use veilformer::ring::Basis;
+
+/// Most terms of a sum whose operands are packed together: both panels of a block of 128 words then take 512 KiB.
+const TERMS: usize = 1 << 8;
+
+/// One block of one prime in every destination.
+struct Block<'a> {
+    prime: usize,
+    start: usize,
+    out: Vec<&'a mut [u64]>,
+}
 
 impl Multicore {
     /// [`veilformer::accel::Accelerator::ntt_partial`].
-    pub(super) fn partial(&self, _basis: Basis, _x: &mut [Limb], block: usize) -> Result<(), Error> {
+    pub(super) fn partial(&self, basis: Basis, x: &mut [Limb], block: usize) -> Result<(), Error> {
         check_block(self.pool.degree(), block)?;
-        Err(Error::Device { kind: ErrorKind::Unsupported })
+        self.each(basis, x, |i, words| self.table(basis, i).forward_to(words, block))
     }
 
-    /// [`veilformer::accel::Accelerator::row_products`].
-    pub(super) fn rows(
-        &self,
-        basis: Basis,
-        rows: usize,
-        weights: &[i16],
-        x: &[[&[Limb]; 2]],
-        sums: &mut [RowSums<'_, Limb>],
-    ) -> Result<(), Error> {
-        check_rows(&self.chain, basis, rows, weights, x, sums)?;
-        Err(Error::Device { kind: ErrorKind::Unsupported })
-    }
-
-    /// [`veilformer::accel::Accelerator::block_products`].
+    /// [`veilformer::accel::Accelerator::block_products`]: N·block·F multiply-adds for F terms. The operands of a
+    /// block are packed, so that eight words of each are one line and a run of lines is all that a tile reads.
     pub(super) fn blocks(
         &self,
         basis: Basis,
@@ -35,6 +34,52 @@ impl Multicore {
         destination: &mut [&mut [Limb]],
     ) -> Result<(), Error> {
         check_blocks(&self.chain, basis, block, left, right, destination)?;
-        Err(Error::Device { kind: ErrorKind::Unsupported })
+        let blocks = self.pool.degree() / block;
+        let mut tasks: Vec<Block<'_>> = (0..basis.len() * blocks)
+            .map(|i| Block { prime: i / blocks, start: i % blocks * block, out: Vec::with_capacity(block) })
+            .collect();
+        for limbs in destination.iter_mut() {
+            let parts = limbs.iter_mut().flat_map(|limb| limb.chunks_exact_mut(block));
+            tasks.iter_mut().zip(parts).for_each(|(task, part)| task.out.push(part));
+        }
+        let words = block * basis.len() * self.pool.degree();
+        self.spread(&mut tasks, words, |_, Block { prime, start, out }| {
+            let (p, range) = (*prime, *start..*start + block);
+            let prime = self.prime(basis, p);
+            out.iter_mut().for_each(|out| out.fill(0));
+            for (left, right) in left.chunks(TERMS).zip(right.chunks(TERMS)) {
+                let left: Vec<&[u64]> = left.iter().map(|limbs| &limbs[p][range.clone()]).collect();
+                let right: Vec<&[u64]> = right.iter().map(|limbs| &limbs[p][range.clone()]).collect();
+                self.block_product(prime, &left, &right, out);
+            }
+            Ok(())
+        })
     }
+
+    /// out\[t\]\[u\] += Σ_f left\[f\]\[t\]·right\[f\]\[u\].
+    fn block_product(&self, prime: &Prime, left: &[&[u64]], right: &[&[u64]], out: &mut [&mut [u64]]) {
+        let (terms, tiles) = (left.len(), out.len() / 8);
+        let left = panel(left, tiles);
+        let mut right = panel(right, tiles);
+        let factor = self.kernels.outer_factor(prime);
+        self.kernels.multiply_scalar_assign(prime, right.lines_mut().as_flattened_mut(), factor);
+        let mut sums = AlignedWords::zeroed(8 * tiles);
+        for (left, out) in left.lines().chunks_exact(terms).zip(out.chunks_exact_mut(8)) {
+            self.kernels.outer_products(prime, terms, left, right.lines(), sums.lines_mut());
+            for (sums, out) in sums.lines().chunks_exact(tiles).zip(out) {
+                self.kernels.add_assign(prime, out, sums.as_flattened());
+            }
+        }
+    }
+}
+
+/// Line `terms·tile + f` is words 8·tile … of `x[f]`.
+fn panel(x: &[&[u64]], tiles: usize) -> AlignedWords {
+    let mut panel = AlignedWords::zeroed(x.len() * tiles);
+    for (tile, lines) in panel.lines_mut().chunks_exact_mut(x.len()).enumerate() {
+        for (line, x) in lines.iter_mut().zip(x) {
+            line.copy_from_slice(&x[8 * tile..][..8]);
+        }
+    }
+    panel
 }

@@ -5,7 +5,6 @@
 //! [`Path::Scalar`]. Unsafe code lives only in the leaves, one per instruction set, behind [`Kernels`], which can
 //! only be built for a path that this processor has.
 
-#[cfg(target_arch = "x86_64")]
 mod aligned;
 mod automorphism;
 #[cfg(target_arch = "x86_64")]
@@ -15,20 +14,26 @@ mod avx512;
 mod convert;
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 mod float;
+mod lanes;
+mod matrix;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 mod ntt;
 mod path;
 mod prime;
 mod scalar;
+mod scalar_matrix;
 mod scalar_ntt;
 #[cfg(test)]
 mod tests;
 mod transform;
 mod vector;
 
+pub(crate) use aligned::AlignedWords;
 pub use automorphism::Automorphism;
 pub use convert::{ConvertTable, MAX_SOURCES};
+pub use lanes::{LaneTable, MAX_LOG};
+pub use matrix::Line;
 pub use ntt::NttTable;
 pub use path::{Kernels, OVERRIDE, Path};
 pub use prime::{MAX_BITS, MIN_BITS, Prime};

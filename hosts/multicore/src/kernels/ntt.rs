@@ -83,6 +83,33 @@ impl NttTable {
         }
     }
 
+    /// The stages of [`NttTable::forward`] that leave blocks of `block` words, a power of two from 8 to N. In place,
+    /// canonical.
+    ///
+    /// # Panics
+    /// If `x` does not have N words or there is no such block.
+    pub fn forward_to(&self, x: &mut [u64], block: usize) {
+        assert!(block.is_power_of_two() && (8..=self.degree()).contains(&block), "blocks of {block} words");
+        assert_eq!(x.len(), self.degree(), "a limb has N words");
+        #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+        let floating = |table: &float::ntt::Table, x: &mut [u64]| {
+            scalar_ntt::forward_to(&self.prime, x, block, |k| {
+                let root = table.root(&self.prime, k);
+                (root, self.prime.shoup(root))
+            });
+        };
+        match &self.layout {
+            Layout::Scalar(table) => table.forward_to(&self.prime, x, block),
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: this layout is built only from kernels whose path the processor has.
+            Layout::Avx512(table) => unsafe { table.forward_to(&self.prime, x, block) },
+            #[cfg(target_arch = "x86_64")]
+            Layout::Avx2(table) => floating(table, x),
+            #[cfg(target_arch = "aarch64")]
+            Layout::Neon(table) => floating(table, x),
+        }
+    }
+
     /// Transforms the N values in `x` to N coefficients, in place.
     ///
     /// # Panics

@@ -28,25 +28,13 @@ impl Table {
 
     /// Natural order in, bit-reversed order out, canonical on both sides.
     pub(crate) fn forward(&self, prime: &Prime, x: &mut [u64]) {
+        self.forward_to(prime, x, 1);
+    }
+
+    /// The stages that leave blocks of `block` words.
+    pub(crate) fn forward_to(&self, prime: &Prime, x: &mut [u64], block: usize) {
         assert_eq!(x.len(), self.roots.len(), "a limb has N words");
-        let q = prime.value();
-        let mut groups = 1;
-        while groups < x.len() {
-            let half = x.len() / (2 * groups);
-            for (words, &root) in x.chunks_exact_mut(2 * half).zip(&self.roots[groups..]) {
-                let (low, high) = words.split_at_mut(half);
-                for (a, b) in low.iter_mut().zip(high) {
-                    // [0, 4q) in and out.
-                    let u = reduce_once(*a, 2 * q);
-                    let t = multiply_lazy(q, *b, root);
-                    (*a, *b) = (u + t, u + 2 * q - t);
-                }
-            }
-            groups *= 2;
-        }
-        for word in x {
-            *word = reduce_once(reduce_once(*word, 2 * q), q);
-        }
+        forward_to(prime, x, block, |k| self.roots[k]);
     }
 
     /// Bit-reversed order in, natural order out, scaled by 1/N, canonical on both sides.
@@ -74,9 +62,32 @@ impl Table {
     }
 }
 
+/// The forward stages that leave blocks of `block` words, with `root(k)` for ψ^brv(k) and its constant.
+pub(crate) fn forward_to(prime: &Prime, x: &mut [u64], block: usize, root: impl Fn(usize) -> (u64, u64)) {
+    let q = prime.value();
+    let mut groups = 1;
+    while groups * block < x.len() {
+        let half = x.len() / (2 * groups);
+        for (group, words) in x.chunks_exact_mut(2 * half).enumerate() {
+            let root = root(groups + group);
+            let (low, high) = words.split_at_mut(half);
+            for (a, b) in low.iter_mut().zip(high) {
+                // [0, 4q) in and out.
+                let u = reduce_once(*a, 2 * q);
+                let t = multiply_lazy(q, *b, root);
+                (*a, *b) = (u + t, u + 2 * q - t);
+            }
+        }
+        groups *= 2;
+    }
+    for word in x {
+        *word = reduce_once(reduce_once(*word, 2 * q), q);
+    }
+}
+
 /// `y·w` in `[0, 2q)` for any `y` and Shoup pair `w`.
 #[inline(always)]
-fn multiply_lazy(q: u64, y: u64, (w, shoup): (u64, u64)) -> u64 {
+pub(crate) fn multiply_lazy(q: u64, y: u64, (w, shoup): (u64, u64)) -> u64 {
     let quotient = ((u128::from(y) * u128::from(shoup)) >> 64) as u64;
     w.wrapping_mul(y).wrapping_sub(quotient.wrapping_mul(q))
 }

@@ -8,6 +8,7 @@
 //! where a product would otherwise be added to a copied zero.
 
 pub(super) mod convert;
+pub(super) mod matrix;
 pub(super) mod ntt;
 mod tail;
 pub(super) mod transform;

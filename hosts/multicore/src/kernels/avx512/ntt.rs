@@ -14,7 +14,10 @@ use core::arch::x86_64::*;
 use super::super::KernelError;
 use super::super::aligned::AlignedWords;
 use super::super::prime::{Prime, bit_reverse};
-use super::{Modulus, V, butterfly, load, product, reduce_once, splat_pair, store, sum_and_difference, tail};
+use super::{
+    Modulus, V, butterfly, get, load, product, reduce_once, set, splat, splat_pair, store,
+    sum_and_difference, tail,
+};
 
 /// Smallest log2 N: one block of the tail.
 pub(crate) const MIN_LOG: u32 = 6;
@@ -128,6 +131,43 @@ impl Table {
                 unsafe { store(line.as_mut_ptr(), reduce_once(load(line.as_ptr()), c.q)) };
             }
         }
+    }
+
+    /// The stages that leave blocks of `block` words, whole vectors, one at a time; canonical on both sides.
+    #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+    pub(crate) fn forward_to(&self, prime: &Prime, x: &mut [u64], block: usize) {
+        assert!(x.len() == 1 << self.log && block >= 8, "a limb has N words");
+        let c = Modulus::new(prime.value());
+        for depth in 0..self.log - block.trailing_zeros() {
+            let half = x.len() >> (depth + 1);
+            for (group, words) in x.chunks_exact_mut(2 * half).enumerate() {
+                let w = splat(self.root(depth, group));
+                let (low, high) = words.split_at_mut(half);
+                for (a, b) in low.as_chunks_mut().0.iter_mut().zip(high.as_chunks_mut().0) {
+                    let (u, v) = butterfly(&c, get(a), get(b), w);
+                    set(a, u);
+                    set(b, v);
+                }
+            }
+        }
+        for line in x.as_chunks_mut().0 {
+            set(line, reduce_once(reduce_once(get(line), c.q2), c.q));
+        }
+    }
+
+    /// The twiddle of group `group` of the stage that comes after `depth` others, if its butterflies join whole
+    /// vectors.
+    fn root(&self, depth: u32, group: usize) -> (u64, u64) {
+        let place = |stage: u32| (group >> stage, (1 << stage) - 1 + (group & ((1 << stage) - 1)));
+        let pass = self.passes.iter().rfind(|pass| pass.groups <= 1 << depth && depth < self.log - MIN_LOG);
+        let Some(pass) = pass else {
+            let (block, pair) = place(depth - (self.log - MIN_LOG));
+            return self.tail.root(block, pair);
+        };
+        let (entry, pair) = place(depth - pass.groups.trailing_zeros());
+        let at = pass.offset + (entry << (pass.log + 1)) + 2 * pair;
+        let table = self.twiddles.lines().as_flattened();
+        (table[at], table[at + 1])
     }
 
     fn blocks(&self) -> usize {

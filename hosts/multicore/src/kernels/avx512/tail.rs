@@ -76,6 +76,13 @@ impl Table {
         }
     }
 
+    /// Pair `pair` of the first three stages of a block.
+    pub(super) fn root(&self, block: usize, pair: usize) -> (u64, u64) {
+        let at = block * ENTRY + 2 * pair;
+        let table = self.blocks.lines().as_flattened();
+        (table[at], table[at + 1])
+    }
+
     /// Finishes `words`, the `block`-th of the equal blocks of the limb: `[0, 4q)` or `[0, 16q)` in, canonical out.
     #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
     pub(super) fn forward<const LAZY: bool>(

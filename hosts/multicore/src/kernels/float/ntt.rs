@@ -61,6 +61,11 @@ impl Table {
         })
     }
 
+    /// ψ^brv(k) for k below N/2.
+    pub(in super::super) fn root(&self, prime: &Prime, k: usize) -> u64 {
+        (self.forward.factors[k] as i64).rem_euclid(prime.value() as i64) as u64
+    }
+
     /// Natural order in, bit-reversed order out, canonical on both sides.
     #[inline(always)]
     pub(in super::super) fn forward<S: Lanes>(&self, s: S, prime: &Prime, x: &mut [u64]) {

@@ -1,0 +1,185 @@
+//! Outer products, transforms and transposition of lines.
+//!
+//! An outer product of two lines is sixteen multiply-accumulates into as many registers, for one load and eight
+//! broadcasts: the two ports that multiply are busy every cycle. What follows a sum of T terms, a Montgomery step,
+//! is paid once for T.
+
+use core::arch::x86_64::*;
+
+use super::super::matrix::Line;
+use super::super::prime::Prime;
+use super::vector::montgomery;
+use super::{Modulus, V, butterfly, get, lift, product, reduce_once, set, splat, store, sum_and_difference};
+
+/// Terms whose low and high halves stay below 2^62 in every lane.
+const TERMS: usize = 1 << 10;
+
+/// The dispatcher has checked the lengths.
+#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+pub(crate) fn outer_products(prime: &Prime, terms: usize, left: &[Line], right: &[Line], out: &mut [Line]) {
+    let c = Modulus::new(prime.value());
+    let inverse = _mm512_set1_epi64(prime.inverse52 as i64);
+    let tiles = right.len() / terms;
+    // The Montgomery step leaves at most terms·q/2^52 + 1 times q.
+    let multiple = (terms.min(TERMS) as u64 * (prime.value() >> 20)) >> 32;
+    let halvings = (multiple + 1).next_power_of_two().trailing_zeros();
+    for (tile, right) in right.chunks_exact(terms).enumerate() {
+        let left = if left.len() == terms { left } else { &left[tile * terms..][..terms] };
+        for (run, (left, right)) in left.chunks(TERMS).zip(right.chunks(TERMS)).enumerate() {
+            let (mut low, mut high) = ([c.zero; 8], [c.zero; 8]);
+            for (left, right) in left.iter().zip(right) {
+                let right = get(right);
+                for i in 0..8 {
+                    let word = _mm512_set1_epi64(left[i] as i64);
+                    low[i] = _mm512_madd52lo_epu64(low[i], word, right);
+                    high[i] = _mm512_madd52hi_epu64(high[i], word, right);
+                }
+            }
+            for i in 0..8 {
+                let mut sum = lift(&c, montgomery(&c, inverse, low[i], high[i]));
+                for power in (0..halvings).rev() {
+                    sum = reduce_once(sum, _mm512_sll_epi64(c.q, _mm_cvtsi32_si128(power as i32)));
+                }
+                let line = &mut out[i * tiles + tile];
+                if run > 0 {
+                    sum = reduce_once(_mm512_add_epi64(sum, get(line)), c.q);
+                }
+                set(line, sum);
+            }
+        }
+    }
+}
+
+/// The dispatcher has checked the lengths.
+#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+pub(crate) fn interleave(rows: &[Line], out: &mut [&mut [u64]], at: usize, stride: usize) {
+    let count = rows.len() / 8;
+    for (j, out) in out.iter_mut().enumerate() {
+        let lines = transpose(core::array::from_fn(|i| get(&rows[i * count + j])));
+        for (lane, line) in lines.into_iter().enumerate() {
+            // SAFETY: the dispatcher has checked at + 7·stride + 8 against every limb.
+            unsafe { store(out.as_mut_ptr().add(at + lane * stride), line) };
+        }
+    }
+}
+
+/// Rows to columns: pairs of words, then pairs of pairs, then halves.
+#[inline]
+#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+fn transpose(rows: [V; 8]) -> [V; 8] {
+    let mut columns = rows;
+    for odd in 0..2 {
+        let pair = |i: usize| match odd {
+            0 => _mm512_unpacklo_epi64(rows[i], rows[i + 1]),
+            _ => _mm512_unpackhi_epi64(rows[i], rows[i + 1]),
+        };
+        let (a, b, c, d) = (pair(0), pair(2), pair(4), pair(6));
+        let (top, bottom) = (_mm512_shuffle_i64x2::<0x88>(a, b), _mm512_shuffle_i64x2::<0x88>(c, d));
+        columns[odd] = _mm512_shuffle_i64x2::<0x88>(top, bottom);
+        columns[4 + odd] = _mm512_shuffle_i64x2::<0xdd>(top, bottom);
+        let (top, bottom) = (_mm512_shuffle_i64x2::<0xdd>(a, b), _mm512_shuffle_i64x2::<0xdd>(c, d));
+        columns[2 + odd] = _mm512_shuffle_i64x2::<0x88>(top, bottom);
+        columns[6 + odd] = _mm512_shuffle_i64x2::<0xdd>(top, bottom);
+    }
+    columns
+}
+
+/// Decimation in frequency: sums and twisted differences, the longest distance first, `[0, 2q)` between stages.
+#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+pub(crate) fn forward(prime: &Prime, roots: &[(u64, u64)], x: &mut [Line]) {
+    let c = Modulus::new(prime.value());
+    let mut half = x.len() / 2;
+    while half > 0 {
+        for block in x.chunks_exact_mut(2 * half) {
+            let (low, high) = block.split_at_mut(half);
+            for ((low, high), &root) in low.iter_mut().zip(high).zip(&roots[half..]) {
+                let (u, v) = (get(low), get(high));
+                let difference = _mm512_sub_epi64(_mm512_add_epi64(u, c.q2), v);
+                set(low, reduce_once(_mm512_add_epi64(u, v), c.q2));
+                set(high, product(&c, c.q, difference, splat(root)));
+            }
+        }
+        half /= 2;
+    }
+    for line in x {
+        set(line, reduce_once(get(line), c.q));
+    }
+}
+
+/// Decimation in time, the shortest distance first, in passes of three stages. The last stage makes sums only.
+///
+/// Where (2·log + 1)·q fits 52 bits, log·q is added to the inputs and nothing is reduced before the end: a stage
+/// moves a word by less than q. Larger primes take Harvey's butterflies, `[0, 4q)` in and out.
+#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+pub(crate) fn inverse_half(prime: &Prime, roots: &[(u64, u64)], x: &mut [Line]) {
+    let log = u64::from(x.len().trailing_zeros());
+    if (2 * log + 1) * prime.value() < 1 << 52 {
+        inverse_ranged::<true>(prime, roots, x, log);
+    } else {
+        inverse_ranged::<false>(prime, roots, x, 0);
+    }
+}
+
+#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+fn inverse_ranged<const LAZY: bool>(prime: &Prime, roots: &[(u64, u64)], x: &mut [Line], offset: u64) {
+    let c = Modulus::new(prime.value());
+    let mut shift = _mm512_set1_epi64((offset * prime.value()) as i64);
+    let last = x.len() / 2;
+    let mut half = 1;
+    while half < last {
+        half *= match (last / half).trailing_zeros() % 3 {
+            1 => inverse_pass::<LAZY, 2>(&c, roots, x, half, shift),
+            2 => inverse_pass::<LAZY, 4>(&c, roots, x, half, shift),
+            _ => inverse_pass::<LAZY, 8>(&c, roots, x, half, shift),
+        };
+        shift = c.zero;
+    }
+    let halvings = if LAZY { (2 * offset + 1).next_power_of_two().trailing_zeros() } else { 3 };
+    let (low, high) = x.split_at_mut(last);
+    for ((low, high), &root) in low.iter_mut().zip(high).zip(&roots[last..]) {
+        // A lone stage has the shift of the first.
+        let u = _mm512_add_epi64(get(low), shift);
+        let offset = if LAZY { u } else { _mm512_add_epi64(u, c.q) };
+        let mut sum = product(&c, offset, get(high), splat(root));
+        for power in (0..halvings).rev() {
+            sum = reduce_once(sum, _mm512_sll_epi64(c.q, _mm_cvtsi32_si128(power as i32)));
+        }
+        set(low, sum);
+    }
+}
+
+/// log2 R stages from distance `half` on; R.
+#[inline]
+#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+fn inverse_pass<const LAZY: bool, const R: usize>(
+    c: &Modulus,
+    roots: &[(u64, u64)],
+    x: &mut [Line],
+    half: usize,
+    shift: V,
+) -> usize {
+    for j in 0..half {
+        // Stage s joins lines at distance half·2^s: 2^s roots, of which entry m belongs to distance m·half + j.
+        let w: [[V; 2]; 7] = core::array::from_fn(|k| {
+            let k = k.min(R - 2);
+            let first = 1 << (k + 1).ilog2();
+            splat(roots[first * half + (k + 1 - first) * half + j])
+        });
+        for block in x.chunks_exact_mut(R * half) {
+            let mut v: [V; R] = core::array::from_fn(|m| _mm512_add_epi64(get(&block[m * half + j]), shift));
+            for stage in 0..R.ilog2() {
+                let distance = 1 << stage;
+                for m in (0..R).filter(|m| m & distance == 0) {
+                    let w = w[distance - 1 + (m & (distance - 1))];
+                    let (x, y) = (v[m], v[m + distance]);
+                    (v[m], v[m + distance]) =
+                        if LAZY { sum_and_difference(c, x, y, w) } else { butterfly(c, x, y, w) };
+                }
+            }
+            for (m, v) in v.into_iter().enumerate() {
+                set(&mut block[m * half + j], v);
+            }
+        }
+    }
+    R
+}

@@ -1,0 +1,82 @@
+//! Cyclic transforms of short sequences of lines, every lane by itself.
+
+#[cfg(target_arch = "x86_64")]
+use super::avx512;
+use super::matrix::Line;
+use super::{KernelError, Kernels, Path, Prime, scalar_matrix};
+
+/// Most stages of a transform: its lines then still fit the ranges of every path.
+pub const MAX_LOG: u32 = 16;
+
+/// The roots of a cyclic transform of length L = 2^log modulo one prime.
+///
+/// With ω of order L, entry h + j of `forward` belongs to ω^(j·L/2h), j < h, and of `inverse` to its inverse: first
+/// and second word are what the path multiplies by. Entry 0 is unused.
+#[derive(Clone, Debug)]
+pub struct LaneTable {
+    kernels: Kernels,
+    prime: Prime,
+    forward: Box<[(u64, u64)]>,
+    inverse: Box<[(u64, u64)]>,
+}
+
+impl LaneTable {
+    /// For length 2^log, 1 ≤ log ≤ [`MAX_LOG`].
+    ///
+    /// # Errors
+    /// [`KernelError::Degree`] when there is no such root.
+    pub fn new(kernels: Kernels, prime: Prime, log: u32) -> Result<Self, KernelError> {
+        let degree = 1 << log;
+        if !(1..=MAX_LOG).contains(&log) {
+            return Err(KernelError::Degree { degree, modulus: prime.value() });
+        }
+        let root = prime.root(degree / 2)?;
+        let table = |root: u64| {
+            let mut entries = vec![(0, 0); degree].into_boxed_slice();
+            for stage in 0..log {
+                let half = 1 << stage;
+                let step = prime.power(root, (degree / (2 * half)) as u64);
+                let mut w = 1;
+                for entry in &mut entries[half..2 * half] {
+                    *entry = match kernels.path() {
+                        #[cfg(target_arch = "x86_64")]
+                        Path::Avx512 => prime.montgomery(w),
+                        _ => (w, prime.shoup(w)),
+                    };
+                    w = prime.multiply(w, step);
+                }
+            }
+            entries
+        };
+        Ok(Self { kernels, prime, forward: table(root), inverse: table(prime.inverse(root)) })
+    }
+
+    /// Natural order in, bit-reversed order out: `out[brv(m)] = Σ_s x[s]·ω^(m·s)`, canonical on both sides.
+    ///
+    /// # Panics
+    /// If there are not L lines.
+    pub fn forward(&self, x: &mut [Line]) {
+        assert_eq!(x.len(), self.forward.len(), "lines of a transform");
+        match self.kernels.path() {
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: kernels exist only for a path the processor has.
+            Path::Avx512 => unsafe { avx512::matrix::forward(&self.prime, &self.forward, x) },
+            _ => scalar_matrix::forward(&self.prime, &self.forward, x),
+        }
+    }
+
+    /// The inverse of [`LaneTable::forward`] times L, of which only the first L/2 lines are made; the others are
+    /// unspecified.
+    ///
+    /// # Panics
+    /// If there are not L lines.
+    pub fn inverse_half(&self, x: &mut [Line]) {
+        assert_eq!(x.len(), self.inverse.len(), "lines of a transform");
+        match self.kernels.path() {
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: as above.
+            Path::Avx512 => unsafe { avx512::matrix::inverse_half(&self.prime, &self.inverse, x) },
+            _ => scalar_matrix::inverse_half(&self.prime, &self.inverse, x),
+        }
+    }
+}
