@@ -11,11 +11,11 @@ use super::{LaneEvaluator, MAX_WIDTH};
 use crate::accel::{Accelerator, Limbs};
 use crate::ckks::{Ciphertext, Error, KeySource};
 use crate::ring::{Basis, bit_reverse};
-use core::{mem, slice};
+use core::slice;
 
 /// log2 of the rows that one task takes through several layers: few enough
 /// that a limb of each and the powers of X stay in a second-level cache.
-const LAYERS: u32 = 2;
+const LAYERS: u32 = 3;
 
 /// The two transforms. Rows are in natural order before the first and after
 /// the second; in between, position p belongs to t = brv(p).
@@ -40,7 +40,8 @@ struct Pass {
 }
 
 impl<A: Accelerator, K: KeySource<A> + ?Sized> LaneEvaluator<'_, A, K> {
-    /// Transforms the first `parts` polynomials of d rows in place. Rows from
+    /// Transforms the first `parts` polynomials of d rows in place, a few
+    /// layers at a time: rows that lie evenly spaced in a node form a group. Rows from
     /// `live` on count as zero; only the forward transform makes use of it.
     pub(super) fn transform(
         &self,
@@ -63,6 +64,7 @@ impl<A: Accelerator, K: KeySource<A> + ?Sized> LaneEvaluator<'_, A, K> {
         Ok(())
     }
 
+    /// Takes all rows through the layers of `pass`.
     fn pass(&self, pass: &Pass, rows: &mut [Ciphertext<A>], live: usize) -> Result<(), Error> {
         let span = rows.len() >> pass.layer;
         let stride = span >> pass.layers;
@@ -83,94 +85,96 @@ impl<A: Accelerator, K: KeySource<A> + ?Sized> LaneEvaluator<'_, A, K> {
         })
     }
 
+    /// Takes a group of `node` through the layers; its first `live` rows are not zero.
     fn group(&self, pass: &Pass, group: &mut Group<'_, A>, node: usize, live: usize) -> Result<(), Error> {
-        let accelerator = self.evaluator.accelerator();
-        let level = group[0].level();
-        let mut spare = accelerator.allocate()?;
-        for prime in 0..=level {
+        let mut spare = self.evaluator.accelerator().allocate()?;
+        for prime in 0..=group[0].level() {
             let twiddles = self.twiddles(pass, node, prime)?;
             for part in 0..pass.parts {
-                let mut live = live;
                 for step in 0..pass.layers {
                     let layer = match pass.direction {
                         Direction::Forward => step,
                         Direction::Inverse => pass.layers - 1 - step,
                     };
-                    let half = group.len() >> (layer + 1);
-                    for (pair, twiddle) in group.chunks_exact_mut(2 * half).zip(&twiddles[(1 << layer) - 1..])
-                    {
-                        let (upper, lower) = pair.split_at_mut(half);
-                        for (j, (u, v)) in upper.iter_mut().zip(lower).take(live).enumerate() {
-                            let [u, v] = [u, v].map(|row| &mut row.parts[part].limbs_mut()[prime]);
-                            let zero = j + half >= live;
-                            self.butterfly(
-                                pass.direction,
-                                Basis::new(prime, 1, 0),
-                                zero,
-                                [u, v, &mut spare],
-                                twiddle,
-                            )?;
-                        }
-                    }
-                    live = match pass.direction {
-                        Direction::Forward => live.min(half),
-                        Direction::Inverse => live,
-                    };
+                    let twiddles = &twiddles[(1 << layer) - 1..(2 << layer) - 1];
+                    self.layer(pass.direction, group, [part, prime], live, twiddles, &mut spare)?;
                 }
             }
         }
         Ok(())
     }
 
-    /// (u + w·v, u − w·v), or (u + v, w·(u − v)). `zero` says that v is.
+    /// One layer of a group, which splits it once for every power of X.
+    fn layer(
+        &self,
+        direction: Direction,
+        group: &mut Group<'_, A>,
+        [part, prime]: [usize; 2],
+        live: usize,
+        twiddles: &[A::Limb],
+        spare: &mut A::Limb,
+    ) -> Result<(), Error> {
+        let span = group.len() / twiddles.len();
+        let (half, live) = (span / 2, live.min(span));
+        for (pair, twiddle) in group.chunks_exact_mut(span).zip(twiddles) {
+            let (upper, lower) = pair.split_at_mut(half);
+            for (j, (u, v)) in upper.iter_mut().zip(lower).take(live).enumerate() {
+                let [u, v] = [u, v].map(|row| slice::from_mut(&mut row.parts[part].limbs_mut()[prime]));
+                if j + half < live {
+                    let prime = Basis::new(prime, 1, 0);
+                    self.butterfly(
+                        direction,
+                        prime,
+                        [u, v, slice::from_mut(spare)],
+                        slice::from_ref(twiddle),
+                    )?;
+                } else {
+                    self.evaluator.accelerator().copy(v, u)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// (u + w·v, u − w·v), or (u + v, w·(u − v)), modulo one prime.
     fn butterfly(
         &self,
         direction: Direction,
         prime: Basis,
-        zero: bool,
-        [u, v, spare]: [&mut A::Limb; 3],
-        w: &A::Limb,
+        [u, v, spare]: [&mut [A::Limb]; 3],
+        w: &[A::Limb],
     ) -> Result<(), Error> {
         let accelerator = self.evaluator.accelerator();
-        let [mut_u, mut_v, mut_spare] = [u, v, spare].map(slice::from_mut);
-        let w = slice::from_ref(w);
-        if zero {
-            return Ok(accelerator.copy(mut_v, mut_u)?);
-        }
         if direction == Direction::Forward {
-            accelerator.multiply_assign(prime, mut_v, w)?;
+            accelerator.multiply_assign(prime, v, w)?;
         }
-        accelerator.copy(mut_spare, mut_u)?;
-        accelerator.add_assign(prime, mut_u, mut_v)?;
-        accelerator.sub_assign(prime, mut_spare, mut_v)?;
+        accelerator.copy(spare, u)?;
+        accelerator.add_assign(prime, u, v)?;
+        accelerator.sub_assign(prime, spare, v)?;
         if direction == Direction::Inverse {
-            accelerator.multiply_assign(prime, mut_spare, w)?;
+            accelerator.multiply_assign(prime, spare, w)?;
         }
-        mem::swap(&mut mut_v[0], &mut mut_spare[0]);
+        v.swap_with_slice(spare);
         Ok(())
     }
 
     /// The powers of X below `node`, layer by layer, modulo one prime.
     fn twiddles(&self, pass: &Pass, node: usize, prime: usize) -> Result<Limbs<A>, Error> {
         let accelerator = self.evaluator.accelerator();
-        let order = 2 * self.lanes.degree;
+        let (lanes, order) = (self.lanes, 2 * self.lanes.degree);
         let mut twiddles = Limbs::<A>::new();
         for step in 0..pass.layers {
             let layer = pass.layer + step;
-            let base = &self.powers[(self.powers.len() - 1).saturating_sub(layer as usize)];
+            let base = &self.powers[(lanes.width.ilog2() - 1 - layer) as usize].limbs()[prime..=prime];
             for b in node << step..(node + 1) << step {
                 let c = bit_reverse(b, layer);
                 let galois = match pass.direction {
-                    Direction::Forward => self.lanes.galois(self.lanes.width - c),
-                    Direction::Inverse => order - self.lanes.galois(c),
+                    Direction::Forward => lanes.galois(lanes.width - c),
+                    Direction::Inverse => order - lanes.galois(c),
                 };
                 let mut twiddle = accelerator.allocate()?;
-                accelerator.automorphism(
-                    Basis::new(prime, 1, 0),
-                    slice::from_mut(&mut twiddle),
-                    &base.limbs()[prime..=prime],
-                    galois,
-                )?;
+                let image = slice::from_mut(&mut twiddle);
+                accelerator.automorphism(Basis::new(prime, 1, 0), image, base, galois)?;
                 // Cannot overflow: fewer than 2^LAYERS.
                 let _ = twiddles.push(twiddle);
             }

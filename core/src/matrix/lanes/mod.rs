@@ -72,6 +72,11 @@ impl Lanes {
         self.degree / self.width / 2
     }
 
+    /// Working rows that a product over `contraction` = F terms takes: d + max(d, F).
+    pub fn work_rows(&self, contraction: usize) -> usize {
+        self.width + self.width.max(contraction)
+    }
+
     /// 2kt + 1: the automorphism σ_t, t taken modulo d.
     fn galois(&self, t: usize) -> usize {
         2 * (self.degree / self.width) * (t % self.width) + 1

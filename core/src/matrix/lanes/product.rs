@@ -25,17 +25,12 @@ pub const MAX_CONTRACTION: usize = 1024;
 type Row<'r, A> = &'r mut Ciphertext<A>;
 
 impl<A: Accelerator, K: KeySource<A> + ?Sized> LaneEvaluator<'_, A, K> {
-    /// How many working rows a product over `contraction` = F terms takes: d + max(d, F).
-    pub fn work_rows(&self, contraction: usize) -> usize {
-        self.lanes.width + self.lanes.width.max(contraction)
-    }
-
     /// D = L·R lane by lane, rescaled: row t of `out` is Σ_u X^u·D\[t, u\] with
     /// D\[t, u\] = Σ_f L\[t, f\]·R\[f, u\], one level below the operands, at that
     /// level's scale. left\[f\] holds *column* f of L, Σ_t X^t·L\[t, f\], and
     /// right\[f\] row f of R, for any f from 1 to [`MAX_CONTRACTION`] terms.
     ///
-    /// What `out` (d rows) and `work` ([`LaneEvaluator::work_rows`]) held is
+    /// What `out` (d rows) and `work` ([`Lanes::work_rows`](super::Lanes::work_rows)) held is
     /// lost. Working rows end at the operands' level, ready for the next product.
     ///
     /// # Errors
@@ -53,7 +48,7 @@ impl<A: Accelerator, K: KeySource<A> + ?Sized> LaneEvaluator<'_, A, K> {
         if !(1..=MAX_CONTRACTION).contains(&terms) {
             return Err(Error::Length { have: terms, need: terms.clamp(1, MAX_CONTRACTION) });
         }
-        check_rows(self.work_rows(terms), work.len())?;
+        check_rows(self.lanes.work_rows(terms), work.len())?;
         check_rows(width, out.len())?;
         let level = self.level_of(left.iter().chain(right))?;
         if level == 0 {
@@ -96,7 +91,7 @@ impl<A: Accelerator, K: KeySource<A> + ?Sized> LaneEvaluator<'_, A, K> {
 
     /// Fills `rows` with the polynomials of `source`, modulo X^d − ζ_j in
     /// block j: the factors that [`Accelerator::block_products`] takes from the left.
-    fn split<'p>(
+    pub(super) fn split<'p>(
         &self,
         rows: &mut [Ciphertext<A>],
         source: impl Fn(usize) -> [Option<&'p Polynomial<A, Evaluations>>; 2] + Sync,
@@ -119,7 +114,7 @@ impl<A: Accelerator, K: KeySource<A> + ?Sized> LaneEvaluator<'_, A, K> {
 
     /// Part `into` of row t of `out` is Σ_f L\[t, f\]·right\[f\], for L's columns in
     /// the split form and part `l` of `left`, and part `r` of `right`.
-    fn multiply(
+    pub(super) fn multiply(
         &self,
         left: &[Ciphertext<A>],
         l: usize,

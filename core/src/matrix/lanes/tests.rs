@@ -277,6 +277,31 @@ fn without_keys_the_transpose_is_exact() {
 }
 
 #[test]
+fn plain_products_are_exact() {
+    with_bench(8, |b| {
+        let (e, m, width, terms) = (b.evaluator(), b.modulus(0), 8, 3);
+        let (left, l) = b.random_rows(terms, 6);
+        let (right, r) = b.random_rows(terms, 7);
+        let (mut split, mut out) = (b.zeros(terms, LEVEL), b.zeros(width, LEVEL));
+        e.split(&mut split, |f| [None, Some(&l[f].parts[1])]).unwrap();
+        e.multiply(&split, 1, &r, 0, &mut out, 1).unwrap();
+        let k = b.parameters.degree() / width;
+        for (t, row) in out.iter().enumerate().step_by(3) {
+            let mut sum = vec![0; width * k];
+            for (left, right) in left.iter().zip(&right) {
+                for i in 0..k {
+                    let entry = left[1][0][t + width * i];
+                    let scaled: Vec<u64> = right[0][0].iter().map(|&x| m.multiply(x, entry)).collect();
+                    // Z^i times all entries of the row.
+                    add_shifted(&m, &mut sum, &scaled, (width * i) as i64);
+                }
+            }
+            assert_eq!(b.coefficients(&row.parts[1], 0), sum, "row {t}");
+        }
+    });
+}
+
+#[test]
 fn transposes_exchange_rows_and_columns() {
     for (width, rows) in [(16, 16), (32, 32), (32, 9), (8, 1), (16, 0)] {
         with_bench(width, |b| {
@@ -304,7 +329,7 @@ fn check_product(b: &Bench<'_, impl Trusted>, [t, f, u]: [usize; 3], level: usiz
     let left = b.encrypt(lanes, f, level, |h, f, i| if i < t { l.at(h, i, f) } else { 0.0 });
     let right = b.encrypt(lanes, f, level, |h, f, j| if j < u { r.at(h, f, j) } else { 0.0 });
     // Rows are taken as they are, of whatever level.
-    let (mut work, mut out) = (b.zeros(e.work_rows(f), 1), b.zeros(width, 0));
+    let (mut work, mut out) = (b.zeros(b.lanes.work_rows(f), 1), b.zeros(width, 0));
     e.product(&left, &right, &mut work, &mut out).unwrap();
     assert!(out.iter().all(|row| row.level() == level - 1));
     let stats = b.bits(&out, |h, i, j| {
@@ -343,7 +368,7 @@ fn the_longest_contraction_works() {
         let rows =
             |count: usize| -> Vec<_> { (0..count).map(|_| one.duplicate(b.accelerator).unwrap()).collect() };
         let x = rows(MAX_CONTRACTION);
-        let (mut work, mut out) = (b.zeros(e.work_rows(MAX_CONTRACTION), 1), b.zeros(8, 1));
+        let (mut work, mut out) = (b.zeros(b.lanes.work_rows(MAX_CONTRACTION), 1), b.zeros(8, 1));
         e.product(&x, &x, &mut work, &mut out).unwrap();
         let value = |h: usize, t: usize| if h < 2 { 0.01 * (h + t) as f64 } else { 0.0 };
         let stats = b.bits(&out, |h, t, u| 1024.0 * value(h, t) * value(h, u));

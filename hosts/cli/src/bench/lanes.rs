@@ -125,7 +125,7 @@ impl Bench<'_> {
         right: &[Ciphertext<Multicore>],
         expected: impl Fn(usize, usize, usize) -> f64,
     ) -> Result<Figure, Failure> {
-        let (mut work, mut cpu) = (self.zeros(self.evaluator.work_rows(left.len()))?, Vec::new());
+        let (mut work, mut cpu) = (self.zeros(self.lanes.work_rows(left.len()))?, Vec::new());
         let mut out = self.zeros(TOKENS)?;
         let figure = self.setting.measure(name, SET, 1, prepare, |input| {
             let before = cpu_seconds();
