@@ -10,6 +10,7 @@ mod matrix;
 mod model;
 mod ntt;
 mod scheme;
+mod slots;
 
 use crate::exit::{Exit, Failure};
 use crate::output::{Output, Table, seconds};
@@ -163,6 +164,7 @@ pub(crate) const NAMES: &[&str] = &[
     "pcmm/layer",
     "pcmm/layer-batch16",
     "lora/128x768-r2",
+    slots::NAME,
     "infer/veil-mini",
 ];
 
@@ -224,6 +226,9 @@ pub(crate) fn run(args: &Args, output: Output) -> Result<(), Failure> {
     if !products.is_empty() {
         matrix::measure(&setting, &products, &mut report)?;
     }
+    if names.contains(&slots::NAME) {
+        report(slots::measure(&setting)?)?;
+    }
     if names.contains(&model::NAME) {
         report(model::measure(&setting)?)?;
     }
@@ -260,6 +265,7 @@ mod tests {
                 + usize::from(scheme::set_of(name).is_some())
                 + usize::from(bootstrap::literal_of(name).is_some())
                 + usize::from(matrix::is_name(name))
+                + usize::from(*name == slots::NAME)
                 + usize::from(*name == model::NAME);
             assert_eq!(homes, 1, "{name}");
         }
