@@ -20,6 +20,7 @@ mod layout;
 mod plain;
 mod product;
 mod ring_switch;
+pub mod slots;
 #[cfg(all(test, feature = "insecure-toy"))]
 mod tests;
 mod thin;

@@ -11,6 +11,7 @@ mod matrix;
 mod model;
 mod ntt;
 mod scheme;
+mod slots;
 
 use crate::exit::{Exit, Failure};
 use crate::output::{Output, Table, seconds};
@@ -166,6 +167,7 @@ pub(crate) const NAMES: &[&str] = &[
     "lora/128x768-r2",
     lanes::NAMES[0],
     lanes::NAMES[1],
+    slots::NAME,
     "infer/veil-mini",
 ];
 
@@ -231,6 +233,9 @@ pub(crate) fn run(args: &Args, output: Output) -> Result<(), Failure> {
     if !products.is_empty() {
         lanes::measure(&setting, &products, &mut report)?;
     }
+    if names.contains(&slots::NAME) {
+        report(slots::measure(&setting)?)?;
+    }
     if names.contains(&model::NAME) {
         report(model::measure(&setting)?)?;
     }
@@ -268,6 +273,7 @@ mod tests {
                 + usize::from(bootstrap::literal_of(name).is_some())
                 + usize::from(matrix::is_name(name))
                 + usize::from(lanes::NAMES.contains(name))
+                + usize::from(*name == slots::NAME)
                 + usize::from(*name == model::NAME);
             assert_eq!(homes, 1, "{name}");
         }
