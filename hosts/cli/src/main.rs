@@ -14,6 +14,7 @@ mod keyfile;
 mod keystore;
 mod model;
 mod output;
+mod product;
 mod server;
 mod watch;
 

@@ -41,8 +41,19 @@ impl<'a> Work<'a> {
         2.0 * (self.special() + 1.5 * (level as f64 + 1.0))
     }
 
-    fn key_switch(&self, level: usize) -> f64 {
+    pub(crate) fn key_switch(&self, level: usize) -> f64 {
         self.raise(level) + self.inner_product(level) + self.divide(level)
+    }
+
+    /// A switch into the small ring or out of it: digits of one prime, one special prime.
+    pub(crate) fn narrow_switch(&self, level: usize) -> f64 {
+        let own = level as f64 + 1.0;
+        own + 1.4 * own * (own + 1.0) + 2.0 * (1.0 + 1.5 * own)
+    }
+
+    /// A ciphertext times an encoded factor, and a sum.
+    pub(crate) fn limb_products(&self, level: usize) -> f64 {
+        PASS * self.limbs(level)
     }
 
     fn product(&self, level: usize) -> f64 {

@@ -6,6 +6,7 @@ use crate::exit::Failure;
 use crate::job::Job;
 use crate::model::LoadedModel;
 use crate::output::{Output, Table, bytes, seconds};
+use crate::product::{Comparison, Shape};
 use crate::watch::OVERHEAD;
 use serde::Serialize;
 use std::path::PathBuf;
@@ -23,6 +24,12 @@ pub(crate) struct Args {
     /// Only bootstrapping, for no model
     #[arg(long, conflicts_with_all = ["model", "keys"])]
     bootstrap: bool,
+    /// Only a product of matrices, TOKENSxINNERxOUTER: where it is done, and why there
+    #[arg(long, value_name = "SHAPE", conflicts_with_all = ["model", "keys", "bootstrap"])]
+    product: Option<Shape>,
+    /// The product is one of two encrypted matrices, not of one and weights
+    #[arg(long, requires = "product")]
+    encrypted: bool,
     #[command(flatten)]
     parameters: ParametersArg,
     #[command(flatten)]
@@ -164,6 +171,12 @@ pub(crate) fn run(args: &Args, output: Output) -> Result<(), Failure> {
     let unit = unit(&parameters, args.threads.count())?;
     if args.bootstrap {
         return only_bootstrap(&parameters, unit, output);
+    }
+    if let Some(shape) = args.product {
+        let comparison = Comparison::new(&parameters, shape, args.encrypted, unit)?;
+        output.json(&comparison)?;
+        output.say(comparison.describe());
+        return Ok(());
     }
     let model = LoadedModel::load(args.model.as_deref())?;
     let job = Job::new(&parameters, &model)?;
