@@ -1,11 +1,12 @@
 //! From d polynomials x_i to Σ_i (X·ζ^(∓t))^i·x_i for every t, and back.
 //!
 //! The X·ζ^c are the roots of Y^d = X^d, so that this is a transform of length d
-//! over rows. Y^d − X^d splits in halves like the ring of a number-theoretic
-//! transform does: node b of layer l stands for Y^(d/2^l) = X^e with
-//! e = d/2^l·(1 + 2kc), c = brv(b) over l bits, and is split by X^(e/2). All
-//! these are images of X^(d/2^(l+1)) under σ_c, so no table is needed, and a
-//! multiplication by one is pointwise: no key.
+//! over rows. Y^d − X^d splits in halves as X^N + 1 does in a number-theoretic
+//! transform: node b of layer l stands for Y^(d/2^l) = X^e with
+//! e = d/2^l·(1 + 2kc), c = brv(b) over l bits, and is split by X^(e/2), the
+//! image of X^(d/2^(l+1)) under σ_c. So no table is needed, and multiplying by
+//! it is pointwise: no key. The forward transform takes ζ^(−1) for ζ, so that
+//! place p belongs to t = brv(p) in both.
 
 use super::{LaneEvaluator, MAX_WIDTH};
 use crate::accel::{Accelerator, Limbs};
@@ -17,8 +18,7 @@ use core::slice;
 /// that a limb of each and the powers of X stay in a second-level cache.
 const LAYERS: u32 = 3;
 
-/// The two transforms. Rows are in natural order before the first and after
-/// the second; in between, position p belongs to t = brv(p).
+/// The two transforms.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Direction {
     /// Row p becomes Σ_i (X·ζ^(−t))^i·x_i.
@@ -36,13 +36,14 @@ struct Pass {
     layer: u32,
     /// How many layers.
     layers: u32,
+    /// Polynomials of a row.
     parts: usize,
 }
 
 impl<A: Accelerator, K: KeySource<A> + ?Sized> LaneEvaluator<'_, A, K> {
-    /// Transforms the first `parts` polynomials of d rows in place, a few
-    /// layers at a time: rows that lie evenly spaced in a node form a group. Rows from
-    /// `live` on count as zero; only the forward transform makes use of it.
+    /// Transforms the first `parts` polynomials of d rows in place, a few layers
+    /// at a time: rows evenly spaced in a node form a group. In the forward
+    /// transform, rows from `live` on count as zero; the inverse takes all d.
     pub(super) fn transform(
         &self,
         direction: Direction,

@@ -1,16 +1,17 @@
 //! Products of two encrypted matrices, many at once: one in every lane.
 //!
 //! With N = d·k and Z = X^d, a polynomial is Σ_t X^t·m_t(Z), t < d, with
-//! coefficients in Z\[Z\]/(Z^k + 1). That ring has k/2 complex *lanes*, the
+//! coefficients in ℤ\[Z\]/(Z^k + 1). That ring has k/2 complex *lanes*, the
 //! values at Z = exp(iπ(2h + 1)/k), h < k/2: each carries a head or a sequence
 //! of its own, here as a real number. A *row* is a ciphertext that holds the d
 //! entries of one row of a matrix, for all lanes at once ([`Lanes`]).
 //!
 //! [`LaneEvaluator::transpose`] exchanges rows and columns, and
 //! [`LaneEvaluator::product`] multiplies two matrices (Park, EUROCRYPT 2025;
-//! in lanes: ePrint 2025/1957). Both run over d conjugates at once: the
-//! automorphisms σ_t: X → X^(2kt+1) fix Z, and map X to ζ^t·X with ζ = X^(2k)
-//! of order d, if d divides 2k.
+//! in lanes: ePrint 2025/1957). Both rest on the automorphisms
+//! σ_t: X → X^(2kt+1), t < d, which fix Z and map X to X·ζ^t, where ζ = X^(2k)
+//! is of order d, if d divides 2k. A transpose takes d − 1 key switches, a
+//! product 2(d − 1) and d relinearisations.
 
 mod encode;
 mod fourier;
@@ -51,7 +52,7 @@ impl Lanes {
         let (log_degree, log_width) = (degree.max(1).ilog2(), width.max(1).ilog2());
         let fits = degree.is_power_of_two() && (10..=17).contains(&log_degree);
         field(ParameterField::LogDegree, log_degree as usize, 10, 17, fits)?;
-        let max = MAX_WIDTH.min(1 << (log_degree + 1).div_euclid(2));
+        let max = MAX_WIDTH.min(1 << log_degree.div_ceil(2));
         let fits = width.is_power_of_two() && (MIN_WIDTH..=max).contains(&(1 << log_width));
         field(ParameterField::LaneWidth, width, MIN_WIDTH as u32, max, fits)?;
         Ok(Self { degree, width })
