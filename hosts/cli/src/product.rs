@@ -121,12 +121,12 @@ impl Comparison {
 
     /// Rows of lanes in the small ring: as many products at once as there are lanes.
     fn lanes(small: &Parameters, shape: Shape, big: &Parameters) -> Result<(Way, f64), Failure> {
-        let width = shape.tokens.max(shape.outer).next_power_of_two().max(8);
-        let lanes = Lanes::new(small.degree(), width)?;
+        let lanes = Lanes::new(small.degree(), block_size(shape.tokens.max(shape.outer)))?;
+        let blocks = shape.tokens.div_ceil(lanes.width()) * shape.outer.div_ceil(lanes.width());
         let mut keys = KeyRequests::new();
         lanes.required_keys(1, &mut keys)?;
-        let key_switches = 3 * lanes.width();
-        let products = (4 * small.degree() * lanes.width() * shape.inner) as f64;
+        let key_switches = 3 * lanes.width() * blocks;
+        let products = (4 * small.degree() * lanes.width() * shape.inner * blocks) as f64;
         let work = share(small, big) * key_switches as f64 * Work::new(small).key_switch(1)
             + products * 2.0 * MULTIPLY_ADD / butterflies(big) / OVERHEAD;
         let way = Way {
@@ -142,14 +142,15 @@ impl Comparison {
 
     /// Blocks in slots, at the lowest level where that is possible; as many as there are lanes at once.
     fn slots(parameters: &Parameters, shape: Shape, weights: Option<Factor>) -> Result<(Way, f64), Failure> {
-        let dimension = shape.tokens.next_power_of_two().max(4);
+        let dimension = block_size(shape.tokens);
         let packing = Packing::new(parameters, dimension, dimension)?;
         let Cost { key_switches, plaintext_products, levels, keys } =
             weights.map_or_else(|| packing.product_cost(), |factor| packing.plain_cost(factor));
-        let [inner, outer] = [shape.inner, shape.outer].map(|n| n.div_ceil(dimension));
+        let [tokens, inner, outer] = [shape.tokens, shape.inner, shape.outer].map(|n| n.div_ceil(dimension));
         // Weights: all turns of an operand serve every block of the result. Else every pair of blocks is a product.
         let (turned, multiplied) =
             if weights.is_some() { (inner, inner * outer) } else { (inner * outer, inner * outer) };
+        let [turned, multiplied] = [turned, multiplied].map(|n| n * tokens);
         let [turned, multiplied] = [turned, multiplied].map(|n| n.div_ceil(packing.lanes().max(1)));
         let (switches, products) = (turned * key_switches, multiplied * plaintext_products);
         let work = Work::new(parameters);
@@ -181,6 +182,11 @@ impl Comparison {
         }
         format!("{}\nchosen: {}, {}", table.render(), self.chosen, self.why)
     }
+}
+
+/// Rows and columns of a block, where a matrix is larger than the lanes of the small ring are wide.
+fn block_size(columns: usize) -> usize {
+    columns.next_power_of_two().clamp(8, 128)
 }
 
 /// Butterflies of one transform.

@@ -212,6 +212,10 @@ fn releases_are_flooded_and_counted() {
 
 #[test]
 fn a_model_that_does_not_fit_is_a_usage_error_with_the_way_out() {
+    let message = expect(2, &["plan", "--product", "128x768"]);
+    assert!(message.contains("128x768x768"), "{message}");
+    let message = expect(2, &["plan", "--product", "128x768x768"]);
+    assert!(message.contains("n16/matrix"), "{message}");
     let message = expect(2, &["plan", "--parameters", "n13/3"]);
     assert!(message.contains("deeper parameters"), "{message}");
     assert!(expect(2, &["plan", "--parameters", "n99"]).contains("n16/leveled"));
