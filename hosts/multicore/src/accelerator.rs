@@ -1,10 +1,15 @@
 //! The seam on this machine: every kernel spread over limbs or columns, the
 //! coarse ones fused so that a limb is transformed while it is in the cache.
 
+mod error;
 mod fused;
 mod matrix;
 mod rows;
+#[cfg(test)]
+mod tests;
 mod transform;
+
+pub use error::SetupError;
 
 use crate::kernels::{Automorphism, ConvertTable, KernelError, Kernels, NttTable, Prime};
 use crate::memory::{Limb, Pool};
@@ -19,33 +24,6 @@ use veilformer::ring::{Basis, ModulusChain};
 
 /// Below this many words a kernel stays on the calling thread.
 const PARALLEL_WORDS: usize = 1 << 15;
-
-/// Why the accelerator could not be set up.
-#[derive(Debug)]
-#[non_exhaustive]
-pub enum SetupError {
-    /// The kernels or a prime.
-    Kernel(KernelError),
-    /// The threads.
-    Threads(rayon::ThreadPoolBuildError),
-}
-
-impl std::fmt::Display for SetupError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Kernel(error) => error.fmt(f),
-            Self::Threads(error) => write!(f, "cannot start worker threads: {error}"),
-        }
-    }
-}
-
-impl std::error::Error for SetupError {}
-
-impl From<KernelError> for SetupError {
-    fn from(error: KernelError) -> Self {
-        Self::Kernel(error)
-    }
-}
 
 /// Runs kernels on the best instruction set of this processor, on any number of threads.
 pub struct Multicore {

@@ -46,18 +46,27 @@ impl Multicore {
         self.spread(&mut tasks, words, |_, Block { prime, start, out }| {
             let (p, range) = (*prime, *start..*start + block);
             let prime = self.prime(basis, p);
-            out.iter_mut().for_each(|out| out.fill(0));
-            for (left, right) in left.chunks(TERMS).zip(right.chunks(TERMS)) {
+            if left.is_empty() {
+                out.iter_mut().for_each(|out| out.fill(0));
+            }
+            for (run, (left, right)) in left.chunks(TERMS).zip(right.chunks(TERMS)).enumerate() {
                 let left: Vec<&[u64]> = left.iter().map(|limbs| &limbs[p][range.clone()]).collect();
                 let right: Vec<&[u64]> = right.iter().map(|limbs| &limbs[p][range.clone()]).collect();
-                self.block_product(prime, &left, &right, out);
+                self.block_product(prime, &left, &right, out, run > 0);
             }
             Ok(())
         })
     }
 
-    /// out\[t\]\[u\] += Σ_f left\[f\]\[t\]·right\[f\]\[u\].
-    fn block_product(&self, prime: &Prime, left: &[&[u64]], right: &[&[u64]], out: &mut [&mut [u64]]) {
+    /// out\[t\]\[u\] = Σ_f left\[f\]\[t\]·right\[f\]\[u\], or that more than before.
+    fn block_product(
+        &self,
+        prime: &Prime,
+        left: &[&[u64]],
+        right: &[&[u64]],
+        out: &mut [&mut [u64]],
+        add: bool,
+    ) {
         let (terms, tiles) = (left.len(), out.len() / 8);
         let left = panel(left, tiles);
         let mut right = panel(right, tiles);
@@ -67,7 +76,11 @@ impl Multicore {
         for (left, out) in left.lines().chunks_exact(terms).zip(out.chunks_exact_mut(8)) {
             self.kernels.outer_products(prime, terms, left, right.lines(), sums.lines_mut());
             for (sums, out) in sums.lines().chunks_exact(tiles).zip(out) {
-                self.kernels.add_assign(prime, out, sums.as_flattened());
+                if add {
+                    self.kernels.add_assign(prime, out, sums.as_flattened());
+                } else {
+                    out.copy_from_slice(sums.as_flattened());
+                }
             }
         }
     }
@@ -76,9 +89,10 @@ impl Multicore {
 /// Line `terms·tile + f` is words 8·tile … of `x[f]`.
 fn panel(x: &[&[u64]], tiles: usize) -> AlignedWords {
     let mut panel = AlignedWords::zeroed(x.len() * tiles);
-    for (tile, lines) in panel.lines_mut().chunks_exact_mut(x.len()).enumerate() {
-        for (line, x) in lines.iter_mut().zip(x) {
-            line.copy_from_slice(&x[8 * tile..][..8]);
+    let lines = panel.lines_mut();
+    for (f, words) in x.iter().enumerate() {
+        for (tile, line) in words.as_chunks::<8>().0.iter().enumerate() {
+            lines[x.len() * tile + f] = *line;
         }
     }
     panel

@@ -16,6 +16,8 @@ use veilformer::ring::Basis;
 const TASKS: usize = 2;
 /// Words of the weights that are kept in the second-level cache while all lanes pass.
 const WEIGHTS: usize = 1 << 16;
+/// Words of the inputs that are prepared together: all sums read them, tile after tile.
+const INPUTS: usize = 1 << 19;
 
 /// How one call is computed.
 struct Shape {
@@ -75,14 +77,19 @@ impl Multicore {
             return Ok(());
         }
         let shape = Shape::new(rows, x.len());
-        let primes = basis.len();
+        let (primes, lanes) = (basis.len(), self.pool.degree() / rows);
+        let per_lane = shape.inputs + shape.points * shape.terms;
+        let piece = (1 << (INPUTS / per_lane).max(8).ilog2()).min(lanes);
+        let mut inputs = Inputs {
+            bodies: AlignedWords::zeroed(piece / 8 * shape.inputs),
+            masks: AlignedWords::zeroed(piece / 8 * shape.points * shape.terms),
+        };
+        let words = (rows + 1) * sums.len() * self.pool.degree();
         for p in 0..primes {
             let prime = self.prime(basis, p);
             let table = LaneTable::new(self.kernels, *prime, (2 * rows).ilog2())
                 .map_err(|_| Error::Device { kind: ErrorKind::Unsupported })?;
             let pairs: Vec<[&[u64]; 2]> = x.iter().map(|[b, a]| [&b[p][..], &a[p]]).collect();
-            let inputs = self.row_inputs(&shape, prime, &table, &pairs)?;
-            let words = (rows + 1) * sums.len() * self.pool.degree();
             let limbs: Vec<Vec<&mut Limb>> = sums
                 .iter_mut()
                 .map(|sum| {
@@ -90,48 +97,55 @@ impl Multicore {
                     core::iter::once(&mut sum.body[p]).chain(masks).collect()
                 })
                 .collect();
-            let mut tasks = self.row_tasks(&shape, limbs);
-            self.spread(&mut tasks, words, |_, task| {
-                self.row_task(&shape, prime, &table, &inputs, weights, task);
-                Ok(())
-            })?;
+            let mut tasks = self.row_tasks(&shape, limbs, piece);
+            let together = (tasks.len() / (lanes / piece)).max(1);
+            for (i, tasks) in tasks.chunks_mut(together).enumerate() {
+                self.row_inputs(&shape, prime, &table, &pairs, i * piece, &mut inputs)?;
+                self.spread(tasks, words, |_, task| {
+                    self.row_task(&shape, prime, &table, &inputs, weights, task);
+                    Ok::<(), Error>(())
+                })?;
+            }
         }
         Ok(())
     }
 
-    /// Lines of lanes, shifted for Y, transformed where there is a transform, and times what the products divide by.
+    /// Lines of lanes from `first` on, shifted for Y, transformed where there is a transform, and times what the
+    /// products divide by.
     fn row_inputs(
         &self,
         shape: &Shape,
         prime: &Prime,
         table: &LaneTable,
         x: &[[&[u64]; 2]],
-    ) -> Result<Inputs, Error> {
+        first: usize,
+        out: &mut Inputs,
+    ) -> Result<(), Error> {
         let &Shape { rows, inputs, terms, points, transform } = shape;
-        let degree = self.pool.degree();
-        let groups = degree / rows / 8;
-        let mut bodies = AlignedWords::zeroed(groups * inputs);
-        let mut masks = AlignedWords::zeroed(groups * points * terms);
         let factor = self.kernels.outer_factor(prime);
         let scale = if transform { prime.inverse(points as u64) } else { 1 };
         let scaled = prime.multiply(factor, scale);
-        let lines = masks.lines_mut().chunks_exact_mut(points * terms);
-        let mut tasks: Vec<_> = bodies.lines_mut().chunks_exact_mut(inputs).zip(lines).collect();
-        self.spread(&mut tasks, x.len() * degree, |group, (bodies, masks)| {
-            let lane = |l: usize| rows * (8 * group + l);
+        let masks = out.masks.lines_mut().chunks_exact_mut(points * terms);
+        let mut tasks: Vec<_> = out.bodies.lines_mut().chunks_exact_mut(inputs).zip(masks).collect();
+        let words = 8 * rows * tasks.len() * x.len();
+        self.spread(&mut tasks, words, |group, (bodies, masks)| {
+            let start = rows * (first + 8 * group);
             for (line, r) in bodies.iter_mut().zip(0..) {
-                let b = x[r / rows][0];
-                *line = core::array::from_fn(|l| b[lane(l) + r % rows]);
+                *line = gather(x[r / rows][0], start + r % rows, rows);
             }
             // A_c[−s], for s modulo 2k; what s = k holds meets no weight.
             let shifted = |c: usize, s: usize| -> Line {
                 let a = x[c][1];
-                core::array::from_fn(|l| match s {
-                    0 => a[lane(l)],
-                    s if s >= rows => a[lane(l) + (2 * rows - s) % rows],
-                    s if lane(l) > 0 => a[lane(l) - s],
-                    s => prime.negate(a[degree - s]),
-                })
+                if s == 0 || s >= rows {
+                    return gather(a, start + (2 * rows - s) % rows, rows);
+                }
+                if start > 0 {
+                    return gather(a, start - s, rows);
+                }
+                let mut line = gather(a, rows - s, rows);
+                line.rotate_right(1);
+                line[0] = prime.negate(a[a.len() - s]);
+                line
             };
             if transform {
                 let mut sequence = vec![[0; 8]; points];
@@ -151,25 +165,28 @@ impl Multicore {
             self.kernels.multiply_scalar_assign(prime, bodies.as_flattened_mut(), factor);
             self.kernels.multiply_scalar_assign(prime, masks.as_flattened_mut(), scaled);
             Ok(())
-        })?;
-        Ok(Inputs { bodies, masks })
+        })
     }
 
-    /// Sums that fill tiles of eight rows, their lanes in as many runs as keep the threads busy.
-    fn row_tasks<'a>(&self, shape: &Shape, sums: Vec<Vec<&'a mut Limb>>) -> Vec<Task<'a>> {
-        let lanes = self.pool.degree() / shape.rows;
+    /// Sums that fill tiles of eight rows, over as many lanes as keep the threads busy, at most `piece`: all sums of
+    /// the first lanes come first.
+    fn row_tasks<'a>(&self, shape: &Shape, sums: Vec<Vec<&'a mut Limb>>, piece: usize) -> Vec<Task<'a>> {
         let together = (8 / shape.rows).max(1);
         let count = sums.len().div_ceil(together);
-        let pieces = match self.threads() {
+        let parts = match self.threads() {
             1 => 1,
-            threads => (TASKS * threads).div_ceil(count.max(1)).next_power_of_two().min(lanes / 8),
+            threads => (TASKS * threads).div_ceil(count.max(1)).next_power_of_two().min(piece / 8),
         };
-        let run = lanes / pieces;
-        let mut tasks: Vec<Task<'a>> = (0..count * pieces)
-            .map(|i| Task { first: i / pieces * together, lanes: i % pieces * run, out: Vec::new() })
-            .collect();
+        let run = piece / parts;
+        let runs = self.pool.degree() / shape.rows / run;
+        let task = |i: usize| Task {
+            first: i % count * together,
+            lanes: i / count % parts * run,
+            out: Vec::with_capacity(together),
+        };
+        let mut tasks: Vec<Task<'a>> = (0..count * runs).map(task).collect();
         for (o, limbs) in sums.into_iter().enumerate() {
-            let tasks = &mut tasks[o / together * pieces..][..pieces];
+            let mut tasks: Vec<&mut Task<'a>> = tasks.iter_mut().skip(o / together).step_by(count).collect();
             tasks.iter_mut().for_each(|task| task.out.push(Vec::with_capacity(limbs.len())));
             for limb in limbs {
                 for (task, part) in tasks.iter_mut().zip(limb.chunks_exact_mut(run * shape.rows)) {
@@ -245,6 +262,12 @@ impl Multicore {
             }
         }
     }
+}
+
+/// Eight words from `from` on, `stride` apart.
+fn gather(words: &[u64], from: usize, stride: usize) -> Line {
+    let words = &words[from..][..7 * stride + 1];
+    core::array::from_fn(|l| words[l * stride])
 }
 
 /// Up to eight rows of weights side by side, and their transforms with the order of a point's terms.

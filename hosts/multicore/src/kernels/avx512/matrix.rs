@@ -108,56 +108,57 @@ pub(crate) fn forward(prime: &Prime, roots: &[(u64, u64)], x: &mut [Line]) {
 
 /// Decimation in time, the shortest distance first, in passes of three stages. The last stage makes sums only.
 ///
-/// Where (2·log + 1)·q fits 52 bits, log·q is added to the inputs and nothing is reduced before the end: a stage
-/// moves a word by less than q. Larger primes take Harvey's butterflies, `[0, 4q)` in and out.
+/// A product moves a word by less than q. So up to seven stages modulo a prime below 2^48 stay below 16q, which is 52
+/// bits, and reduce once at the end; [`inverse_pass`] says where they begin. Others take Harvey's butterflies and keep
+/// `[0, 4q)`.
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
 pub(crate) fn inverse_half(prime: &Prime, roots: &[(u64, u64)], x: &mut [Line]) {
-    let log = u64::from(x.len().trailing_zeros());
-    if (2 * log + 1) * prime.value() < 1 << 52 {
-        inverse_ranged::<true>(prime, roots, x, log);
+    if prime.bits() <= 48 && x.len() <= 1 << 7 {
+        inverse_ranged::<true>(prime, roots, x);
     } else {
-        inverse_ranged::<false>(prime, roots, x, 0);
+        inverse_ranged::<false>(prime, roots, x);
     }
 }
 
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-fn inverse_ranged<const LAZY: bool>(prime: &Prime, roots: &[(u64, u64)], x: &mut [Line], offset: u64) {
+fn inverse_ranged<const LAZY: bool>(prime: &Prime, roots: &[(u64, u64)], x: &mut [Line]) {
     let c = Modulus::new(prime.value());
-    let mut shift = _mm512_set1_epi64((offset * prime.value()) as i64);
     let last = x.len() / 2;
     let mut half = 1;
     while half < last {
-        half *= match (last / half).trailing_zeros() % 3 {
-            1 => inverse_pass::<LAZY, 2>(&c, roots, x, half, shift),
-            2 => inverse_pass::<LAZY, 4>(&c, roots, x, half, shift),
-            _ => inverse_pass::<LAZY, 8>(&c, roots, x, half, shift),
+        half *= match ((last / half).trailing_zeros() % 3, half) {
+            (1, 1) => inverse_pass::<LAZY, true, 2>(&c, roots, x, half),
+            (2, 1) => inverse_pass::<LAZY, true, 4>(&c, roots, x, half),
+            (_, 1) => inverse_pass::<LAZY, true, 8>(&c, roots, x, half),
+            _ => inverse_pass::<LAZY, false, 8>(&c, roots, x, half),
         };
-        shift = c.zero;
     }
-    let halvings = if LAZY { (2 * offset + 1).next_power_of_two().trailing_zeros() } else { 3 };
     let (low, high) = x.split_at_mut(last);
     for ((low, high), &root) in low.iter_mut().zip(high).zip(&roots[last..]) {
-        // A lone stage has the shift of the first.
-        let u = _mm512_add_epi64(get(low), shift);
-        let offset = if LAZY { u } else { _mm512_add_epi64(u, c.q) };
-        let mut sum = product(&c, offset, get(high), splat(root));
-        for power in (0..halvings).rev() {
-            sum = reduce_once(sum, _mm512_sll_epi64(c.q, _mm_cvtsi32_si128(power as i32)));
+        // (q, 15q), or [0, 4q); a lone stage has canonical words.
+        let mut sum = product(&c, _mm512_add_epi64(get(low), c.q), get(high), splat(root));
+        if LAZY {
+            sum = reduce_once(sum, c.q8);
         }
-        set(low, sum);
+        sum = reduce_once(reduce_once(sum, c.q4), c.q2);
+        set(low, reduce_once(sum, c.q));
     }
 }
 
-/// log2 R stages from distance `half` on; R.
+/// log2 R stages from distance `half` on; R. The `FIRST` pass has distance 1 and takes canonical words.
+///
+/// The roots of its stages begin with 1, so the first pair of each needs no product: the range of a sum doubles
+/// instead, to `[0, 8q)` after three stages, and 3q are added at the end.
 #[inline]
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-fn inverse_pass<const LAZY: bool, const R: usize>(
+fn inverse_pass<const LAZY: bool, const FIRST: bool, const R: usize>(
     c: &Modulus,
     roots: &[(u64, u64)],
     x: &mut [Line],
     half: usize,
-    shift: V,
 ) -> usize {
+    let multiples = [c.q, c.q2, c.q4];
+    let q3 = _mm512_add_epi64(c.q, c.q2);
     for j in 0..half {
         // Stage s joins lines at distance half·2^s: 2^s roots, of which entry m belongs to distance m·half + j.
         let w: [[V; 2]; 7] = core::array::from_fn(|k| {
@@ -166,17 +167,27 @@ fn inverse_pass<const LAZY: bool, const R: usize>(
             splat(roots[first * half + (k + 1 - first) * half + j])
         });
         for block in x.chunks_exact_mut(R * half) {
-            let mut v: [V; R] = core::array::from_fn(|m| _mm512_add_epi64(get(&block[m * half + j]), shift));
+            let mut v: [V; R] = core::array::from_fn(|m| get(&block[m * half + j]));
             for stage in 0..R.ilog2() {
                 let distance = 1 << stage;
-                for m in (0..R).filter(|m| m & distance == 0) {
-                    let w = w[distance - 1 + (m & (distance - 1))];
-                    let (x, y) = (v[m], v[m + distance]);
-                    (v[m], v[m + distance]) =
-                        if LAZY { sum_and_difference(c, x, y, w) } else { butterfly(c, x, y, w) };
+                for pair in 0..R >> (stage + 1) {
+                    for m in 0..distance {
+                        let at = 2 * distance * pair + m;
+                        let (x, y) = (v[at], v[at + distance]);
+                        (v[at], v[at + distance]) = if LAZY && FIRST && m == 0 {
+                            let lifted = _mm512_add_epi64(x, multiples[stage as usize]);
+                            (_mm512_add_epi64(x, y), _mm512_sub_epi64(lifted, y))
+                        } else if LAZY {
+                            let x = if FIRST { _mm512_add_epi64(x, c.q) } else { x };
+                            sum_and_difference(c, x, y, w[distance - 1 + m])
+                        } else {
+                            butterfly(c, x, y, w[distance - 1 + m])
+                        };
+                    }
                 }
             }
             for (m, v) in v.into_iter().enumerate() {
+                let v = if LAZY && FIRST { _mm512_add_epi64(v, q3) } else { v };
                 set(&mut block[m * half + j], v);
             }
         }

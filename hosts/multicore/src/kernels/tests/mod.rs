@@ -1,6 +1,7 @@
 //! Every kernel on every available path against the scalar path and against a naive oracle.
 
 mod convert;
+mod matrix;
 mod ntt;
 mod properties;
 mod transform;
