@@ -1,6 +1,7 @@
 //! The seam on this machine: every kernel spread over limbs or columns, the
 //! coarse ones fused so that a limb is transformed while it is in the cache.
 
+mod cache;
 mod error;
 mod fused;
 mod matrix;
@@ -13,12 +14,11 @@ pub use error::SetupError;
 
 use crate::kernels::{Automorphism, ConvertTable, KernelError, Kernels, NttTable, Prime};
 use crate::memory::{Limb, Pool};
+use cache::Cache;
 use rayon::prelude::*;
-use std::collections::HashMap;
-use std::hash::Hash;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use veilformer::accel::{
-    Accelerator, Error, ErrorKind, Factors, KeyRow, MAX_DIGITS, RowSums, Step, Trusted, check_repeat,
+    Accelerator, Error, Factors, KeyRow, MAX_DIGITS, RowSums, Step, Trusted, check_repeat,
 };
 use veilformer::ring::{Basis, ModulusChain};
 
@@ -34,21 +34,6 @@ pub struct Multicore {
     threads: rayon::ThreadPool,
     conversions: Cache<Basis, ConvertTable>,
     automorphisms: Cache<usize, Automorphism>,
-}
-
-/// Tables made on first use and kept.
-struct Cache<K, V>(Mutex<HashMap<K, Arc<V>>>);
-
-impl<K: Eq + Hash, V> Cache<K, V> {
-    fn get(&self, key: K, make: impl FnOnce() -> Result<V, KernelError>) -> Result<Arc<V>, Error> {
-        let mut map = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(value) = map.get(&key) {
-            return Ok(Arc::clone(value));
-        }
-        let value = Arc::new(make().map_err(|_| Error::Device { kind: ErrorKind::Unsupported })?);
-        map.insert(key, Arc::clone(&value));
-        Ok(value)
-    }
 }
 
 impl Multicore {
@@ -83,7 +68,7 @@ impl Multicore {
             chain.moduli().par_iter().map(|m| table(m.value())).collect::<Result<Vec<_>, KernelError>>()
         })?;
         let pool = Pool::new(degree, limbs);
-        let (conversions, automorphisms) = (Cache(Mutex::default()), Cache(Mutex::default()));
+        let (conversions, automorphisms) = (Cache::default(), Cache::default());
         Ok(Self { chain: chain.clone(), tables, kernels, pool, threads, conversions, automorphisms })
     }
 

@@ -233,30 +233,42 @@ impl Multicore {
                         &a[..per_point],
                         components,
                     );
-                    if shape.transform {
-                        components.chunks_exact_mut(points).for_each(|row| table.inverse_half(row));
-                    }
                     let row = 8 * (g * together + t);
-                    self.scatter(rows, lane, row, [body.lines(), components], &mut task.out);
+                    let tile = (body.lines(), components);
+                    self.scatter(shape, table, [row, lane], tile, &mut task.out);
                 }
             }
         }
     }
 
-    /// Eight rows from `row` on, of the task's sums one after the other, to their words in eight lanes.
-    fn scatter(&self, rows: usize, lane: usize, row: usize, tile: [&[Line]; 2], out: &mut [Vec<&mut [u64]>]) {
+    /// Eight rows from `row` on, of the task's sums one after the other, transformed back where there is a transform
+    /// and put to their words in eight lanes.
+    fn scatter(
+        &self,
+        &Shape { rows, points, transform, .. }: &Shape,
+        table: &LaneTable,
+        [row, lane]: [usize; 2],
+        (body, components): (&[Line], &mut [Line]),
+        out: &mut [Vec<&mut [u64]>],
+    ) {
         if rows >= 8 {
-            let (sum, at) = (&mut out[row / rows], row % rows + lane * rows);
-            let (body, masks) = sum.split_at_mut(1);
-            self.kernels.interleave(tile[0], body, at, rows);
-            self.kernels.interleave(tile[1], masks, at, rows);
+            let at = row % rows + lane * rows;
+            let (first, masks) = out[row / rows].split_at_mut(1);
+            self.kernels.interleave(body, first, at, rows);
+            if transform {
+                table.inverse_interleave(components, masks, at, rows);
+            } else {
+                self.kernels.interleave(components, masks, at, rows);
+            }
             return;
         }
-        let points = tile[1].len() / 8;
+        if transform {
+            components.chunks_exact_mut(points).for_each(|row| table.inverse_half(row));
+        }
         for (i, word) in (0..8).map(|i| (i, i % rows + lane * rows)) {
             // The last tile may have rows that no sum has.
             let Some(sum) = out.get_mut(i / rows) else { break };
-            let lines = core::iter::once(&tile[0][i]).chain(&tile[1][i * points..]);
+            let lines = core::iter::once(&body[i]).chain(&components[i * points..]);
             for (limb, line) in sum.iter_mut().zip(lines) {
                 line.iter().enumerate().for_each(|(l, &value)| limb[word + l * rows] = value);
             }

@@ -2,7 +2,7 @@
 
 #[cfg(target_arch = "x86_64")]
 use super::avx512;
-use super::matrix::Line;
+use super::matrix::{self, Line};
 use super::{KernelError, Kernels, Path, Prime, scalar_matrix};
 
 /// Most stages of a transform: its lines then still fit the ranges of every path.
@@ -77,6 +77,27 @@ impl LaneTable {
             // SAFETY: as above.
             Path::Avx512 => unsafe { avx512::matrix::inverse_half(&self.prime, &self.inverse, x) },
             _ => scalar_matrix::inverse_half(&self.prime, &self.inverse, x),
+        }
+    }
+
+    /// [`LaneTable::inverse_half`] of eight rows of L lines, then [`Kernels::interleave`] of their first halves.
+    ///
+    /// # Panics
+    /// If there are not eight rows, or as [`Kernels::interleave`] does.
+    pub fn inverse_interleave(&self, rows: &mut [Line], out: &mut [&mut [u64]], at: usize, stride: usize) {
+        let length = self.inverse.len();
+        assert!(rows.len() == 8 * length && out.len() <= length / 2, "eight rows of {length} lines");
+        matrix::check_places(out, at, stride);
+        match self.kernels.path() {
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: as above.
+            Path::Avx512 => unsafe {
+                avx512::matrix::inverse_interleave(&self.prime, &self.inverse, rows, out, at, stride);
+            },
+            _ => {
+                rows.chunks_exact_mut(length).for_each(|row| self.inverse_half(row));
+                self.kernels.interleave(rows, out, at, stride);
+            }
         }
     }
 }

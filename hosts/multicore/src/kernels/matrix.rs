@@ -52,8 +52,7 @@ impl Kernels {
     pub fn interleave(self, rows: &[Line], out: &mut [&mut [u64]], at: usize, stride: usize) {
         let count = rows.len() / 8;
         assert!(rows.len().is_multiple_of(8) && out.len() <= count, "{} of {count} lines", out.len());
-        assert!(stride.is_multiple_of(8) && stride > 0 && at.is_multiple_of(8));
-        assert!(out.iter().all(|out| at + 7 * stride + 8 <= out.len()), "words within the limbs");
+        check_places(out, at, stride);
         match self.path() {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: as above.
@@ -61,4 +60,10 @@ impl Kernels {
             _ => scalar_matrix::interleave(rows, out, at, stride),
         }
     }
+}
+
+/// Panics unless eight whole lines, `stride` words apart from `at` on, lie in every limb.
+pub(super) fn check_places(out: &[&mut [u64]], at: usize, stride: usize) {
+    assert!(stride.is_multiple_of(8) && stride > 0 && at.is_multiple_of(8));
+    assert!(out.iter().all(|out| at + 7 * stride + 8 <= out.len()), "words within the limbs");
 }

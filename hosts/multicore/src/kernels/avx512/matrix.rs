@@ -9,7 +9,7 @@ use core::arch::x86_64::*;
 use super::super::matrix::Line;
 use super::super::prime::Prime;
 use super::vector::montgomery;
-use super::{Modulus, V, butterfly, get, lift, product, reduce_once, set, splat, store, sum_and_difference};
+use super::{Modulus, V, butterfly, get, lift, product, reduce_once, set, splat, sum_and_difference};
 
 /// Terms whose low and high halves stay below 2^62 in every lane.
 const TERMS: usize = 1 << 10;
@@ -55,10 +55,17 @@ pub(crate) fn outer_products(prime: &Prime, terms: usize, left: &[Line], right: 
 pub(crate) fn interleave(rows: &[Line], out: &mut [&mut [u64]], at: usize, stride: usize) {
     let count = rows.len() / 8;
     for (j, out) in out.iter_mut().enumerate() {
-        let lines = transpose(core::array::from_fn(|i| get(&rows[i * count + j])));
-        for (lane, line) in lines.into_iter().enumerate() {
-            // SAFETY: the dispatcher has checked at + 7·stride + 8 against every limb.
-            unsafe { store(out.as_mut_ptr().add(at + lane * stride), line) };
+        put(core::array::from_fn(|i| get(&rows[i * count + j])), &mut out[at..], stride);
+    }
+}
+
+/// Eight rows of a line to eight columns, `stride` words apart.
+#[inline]
+#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+fn put(rows: [V; 8], out: &mut [u64], stride: usize) {
+    for (lane, line) in transpose(rows).into_iter().enumerate() {
+        if let Some(out) = out[lane * stride..].first_chunk_mut() {
+            set(out, line);
         }
     }
 }
@@ -113,36 +120,96 @@ pub(crate) fn forward(prime: &Prime, roots: &[(u64, u64)], x: &mut [Line]) {
 /// `[0, 4q)`.
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
 pub(crate) fn inverse_half(prime: &Prime, roots: &[(u64, u64)], x: &mut [Line]) {
-    if prime.bits() <= 48 && x.len() <= 1 << 7 {
-        inverse_ranged::<true>(prime, roots, x);
+    let c = Modulus::new(prime.value());
+    if is_lazy(prime, x.len()) {
+        inverse_stages::<true>(&c, roots, x);
+        (0..x.len() / 2).for_each(|j| x[j] = line(last_stage::<true>(&c, roots, x, j)));
     } else {
-        inverse_ranged::<false>(prime, roots, x);
+        inverse_stages::<false>(&c, roots, x);
+        (0..x.len() / 2).for_each(|j| x[j] = line(last_stage::<false>(&c, roots, x, j)));
+    }
+}
+
+/// [`inverse_half`] of eight rows, whose last stage goes straight to its place: the stores, far apart, then overlap
+/// with arithmetic. The dispatcher has checked the lengths.
+#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+pub(crate) fn inverse_interleave(
+    prime: &Prime,
+    roots: &[(u64, u64)],
+    rows: &mut [Line],
+    out: &mut [&mut [u64]],
+    at: usize,
+    stride: usize,
+) {
+    if is_lazy(prime, roots.len()) {
+        inverse_places::<true>(prime, roots, rows, out, at, stride);
+    } else {
+        inverse_places::<false>(prime, roots, rows, out, at, stride);
     }
 }
 
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-fn inverse_ranged<const LAZY: bool>(prime: &Prime, roots: &[(u64, u64)], x: &mut [Line]) {
+fn inverse_places<const LAZY: bool>(
+    prime: &Prime,
+    roots: &[(u64, u64)],
+    rows: &mut [Line],
+    out: &mut [&mut [u64]],
+    at: usize,
+    stride: usize,
+) {
     let c = Modulus::new(prime.value());
+    let count = roots.len();
+    for row in rows.chunks_exact_mut(count) {
+        inverse_stages::<LAZY>(&c, roots, row);
+    }
+    for (j, out) in out.iter_mut().enumerate() {
+        let mut lines = [c.zero; 8];
+        for (line, row) in lines.iter_mut().zip(rows.chunks_exact(count)) {
+            *line = last_stage::<LAZY>(&c, roots, row, j);
+        }
+        put(lines, &mut out[at..], stride);
+    }
+}
+
+fn is_lazy(prime: &Prime, length: usize) -> bool {
+    prime.bits() <= 48 && length <= 1 << 7
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+fn line(v: V) -> Line {
+    let mut line = [0; 8];
+    set(&mut line, v);
+    line
+}
+
+/// All stages but the last.
+#[inline]
+#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+fn inverse_stages<const LAZY: bool>(c: &Modulus, roots: &[(u64, u64)], x: &mut [Line]) {
     let last = x.len() / 2;
     let mut half = 1;
     while half < last {
         half *= match ((last / half).trailing_zeros() % 3, half) {
-            (1, 1) => inverse_pass::<LAZY, true, 2>(&c, roots, x, half),
-            (2, 1) => inverse_pass::<LAZY, true, 4>(&c, roots, x, half),
-            (_, 1) => inverse_pass::<LAZY, true, 8>(&c, roots, x, half),
-            _ => inverse_pass::<LAZY, false, 8>(&c, roots, x, half),
+            (1, 1) => inverse_pass::<LAZY, true, 2>(c, roots, x, half),
+            (2, 1) => inverse_pass::<LAZY, true, 4>(c, roots, x, half),
+            (_, 1) => inverse_pass::<LAZY, true, 8>(c, roots, x, half),
+            _ => inverse_pass::<LAZY, false, 8>(c, roots, x, half),
         };
     }
-    let (low, high) = x.split_at_mut(last);
-    for ((low, high), &root) in low.iter_mut().zip(high).zip(&roots[last..]) {
-        // (q, 15q), or [0, 4q); a lone stage has canonical words.
-        let mut sum = product(&c, _mm512_add_epi64(get(low), c.q), get(high), splat(root));
-        if LAZY {
-            sum = reduce_once(sum, c.q8);
-        }
-        sum = reduce_once(reduce_once(sum, c.q4), c.q2);
-        set(low, reduce_once(sum, c.q));
+}
+
+/// Line j of the first half after the last stage, canonical; it takes (q, 15q), or `[0, 4q)`.
+#[inline]
+#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+fn last_stage<const LAZY: bool>(c: &Modulus, roots: &[(u64, u64)], x: &[Line], j: usize) -> V {
+    let last = x.len() / 2;
+    let mut sum = product(c, _mm512_add_epi64(get(&x[j]), c.q), get(&x[last + j]), splat(roots[last + j]));
+    if LAZY {
+        sum = reduce_once(sum, c.q8);
     }
+    sum = reduce_once(reduce_once(sum, c.q4), c.q2);
+    reduce_once(sum, c.q)
 }
 
 /// log2 R stages from distance `half` on; R. The `FIRST` pass has distance 1 and takes canonical words.
