@@ -2,9 +2,9 @@ extern crate std;
 use super::*;
 use crate::accel::{Portable, Trusted};
 use crate::ckks::client::SecretKey;
-use crate::ckks::encoding::{Complex, Encoder};
+use crate::ckks::encoding::Encoder;
 use crate::ckks::server::Evaluator;
-use crate::ckks::{Ciphertext, KeySource, ParametersLiteral, SwitchingKey};
+use crate::ckks::{Ciphertext, KeyRequest, KeySource, ParametersLiteral, SwitchingKey};
 use crate::memory::{Arena, LimbPool};
 use crate::ring::{RingTables, SecretSeed};
 use chacha20::ChaCha20Rng;
@@ -22,10 +22,7 @@ struct Counting<A: Trusted> {
     uses: AtomicUsize,
 }
 
-impl<A: Trusted> KeySource<A> for Counting<A>
-where
-    A::Limb: Sync,
-{
+impl<A: Trusted<Limb: Sync>> KeySource<A> for Counting<A> {
     type Held<'k>
         = &'k SwitchingKey<A>
     where
@@ -41,6 +38,7 @@ where
 struct World<'a, A: Trusted> {
     accelerator: &'a A,
     parameters: &'a Parameters,
+    packing: Packing,
     encoder: Encoder<'a>,
     secret: SecretKey<'a, A>,
     keys: Counting<A>,
@@ -52,6 +50,7 @@ fn parameters(log_degree: u32) -> Parameters {
 
 fn with_world<R>(
     parameters: &Parameters,
+    packing: Packing,
     requests: &KeyRequests,
     test: impl for<'p, 'm> FnOnce(&World<'_, Toy<'p, 'm>>) -> R,
 ) -> R {
@@ -66,62 +65,49 @@ fn with_world<R>(
     let (mut signed, mut scratch) = (vec![0; degree], vec![0; degree]);
     let seed = SecretSeed::take(&mut [11; 32]);
     let secret = SecretKey::generate(&accelerator, parameters, seed, &mut signed).unwrap();
-    let keys = requests
-        .iter()
-        .map(|r| secret.switching_key(r.id, r.level, &mut signed, &mut scratch).unwrap())
-        .collect();
-    let keys = Counting { keys, uses: AtomicUsize::new(0) };
-    test(&World { accelerator: &accelerator, parameters, encoder, secret, keys })
+    let mut key = |r: &KeyRequest| secret.switching_key(r.id, r.level, &mut signed, &mut scratch).unwrap();
+    let keys = Counting { keys: requests.iter().map(&mut key).collect(), uses: AtomicUsize::new(0) };
+    test(&World { accelerator: &accelerator, parameters, packing, encoder, secret, keys })
 }
 
 /// Matrices by lane, row and column.
 type Entries<'e> = &'e dyn Fn(usize, usize, usize) -> f64;
 
-impl<A: Trusted<Word = u64>> World<'_, A> {
-    fn encrypt(&self, packing: &Packing, level: usize, entries: Entries<'_>) -> Ciphertext<A> {
+impl<A: Trusted<Word = u64, Limb: Sync>> World<'_, A> {
+    fn encrypt(&self, level: usize, entries: Entries<'_>) -> Ciphertext<A> {
         let degree = self.parameters.degree();
         let (mut work, mut coefficients, mut words) = (vec![0.0; degree], vec![0; degree], vec![0; degree]);
-        let slot = |s| {
-            let (lane, row, column) = packing.entry(s);
-            Complex::new(entries(lane, row, column), 0.0)
-        };
-        self.encoder.encode_with(slot, self.parameters.scale(level), &mut work, &mut coefficients).unwrap();
+        let places = (0..degree / 2).map(|s| self.packing.entry(s));
+        let values: Vec<f64> = places.map(|(lane, row, column)| entries(lane, row, column)).collect();
+        let scale = self.parameters.scale(level);
+        self.encoder.encode_real(&values, scale, &mut work, &mut coefficients).unwrap();
         let mut rng = ChaCha20Rng::from_seed([level as u8; 32]);
         let seeded = self.secret.encrypt_seeded(level, &mut coefficients, &mut rng, &mut words).unwrap();
         seeded.expand(self.accelerator, &mut words).unwrap()
     }
 
     /// The largest error of an entry of any lane.
-    fn error(&self, packing: &Packing, x: &Ciphertext<A>, expected: Entries<'_>) -> f64 {
+    fn error(&self, x: &Ciphertext<A>, expected: Entries<'_>) -> f64 {
         let degree = self.parameters.degree();
         let (mut words, mut work) = (vec![0; 2 * degree], vec![0.0; degree]);
         self.secret.decrypt_coefficients(x, &mut words, &mut work).unwrap();
         let mut values = vec![0.0; degree / 2];
         self.encoder.decode_real(&mut work, x.scale(self.parameters), &mut values).unwrap();
-        let far = |(s, value): (usize, &f64)| {
-            let (lane, row, column) = packing.entry(s);
-            (value - expected(lane, row, column)).abs()
-        };
-        values.iter().enumerate().map(far).fold(0.0, f64::max)
+        let entry = |s| self.packing.entry(s);
+        let exact = (0..values.len()).map(entry).map(|(lane, row, column)| expected(lane, row, column));
+        exact.zip(&values).map(|(x, y)| (x - y).abs()).fold(0.0, f64::max)
     }
 
     /// Runs `test`; says how many keys were used.
-    fn serve<R>(
-        &self,
-        packing: &Packing,
-        test: impl FnOnce(&mut SlotMatrices<'_, A, Counting<A>>) -> R,
-    ) -> (R, usize)
-    where
-        A::Limb: Sync,
-    {
+    fn serve<R>(&self, test: impl FnOnce(&mut SlotMatrices<'_, A, Counting<A>>) -> R) -> (R, usize) {
         let degree = self.parameters.degree();
         let evaluator = Evaluator::new(self.accelerator, self.parameters, &self.keys).unwrap();
         let (mut work, mut coefficients) = (vec![0.0; degree], vec![0; degree]);
         let mut matrices =
-            SlotMatrices::new(evaluator, *packing, &self.encoder, &mut work, &mut coefficients).unwrap();
-        let before = self.keys.uses.load(Ordering::Relaxed);
+            SlotMatrices::new(evaluator, self.packing, &self.encoder, &mut work, &mut coefficients).unwrap();
+        self.keys.uses.store(0, Ordering::Relaxed);
         let result = test(&mut matrices);
-        (result, self.keys.uses.load(Ordering::Relaxed) - before)
+        (result, self.keys.uses.load(Ordering::Relaxed))
     }
 }
 
@@ -131,7 +117,7 @@ fn value(seed: usize, lane: usize, row: usize, column: usize) -> f64 {
     ((x as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 11) as f64 / (1u64 << 52) as f64 - 1.0
 }
 
-/// A dense matrix whose products keep the size of what they map.
+/// A matrix whose products keep the size of what they map.
 fn dense(packing: &Packing, seed: usize) -> impl Fn(usize, usize, usize) -> f64 {
     let size = (packing.dimension() as f64).sqrt();
     move |lane, row, column| value(seed, lane, row, column) / size
@@ -162,13 +148,13 @@ fn encrypted_products_agree_with_f64_and_cost_what_was_said() {
         packing.required_keys(&parameters, 4, &mut keys).unwrap();
         let cost = packing.product_cost();
         assert_eq!(cost.keys, keys.len(), "{packing:?}");
-        with_world(&parameters, &keys, |w| {
+        with_world(&parameters, packing, &keys, |w| {
             let (full, b) = (dense(&packing, 1), dense(&packing, 2));
             let a = |lane, row: usize, column| full(lane, row % rows, column);
-            let (x, y) = (w.encrypt(&packing, 4, &a), w.encrypt(&packing, 3, &b));
-            let (product, uses) = w.serve(&packing, |m| m.multiply(&x, &y).unwrap());
+            let (x, y) = (w.encrypt(4, &a), w.encrypt(3, &b));
+            let (product, uses) = w.serve(|m| m.multiply(&x, &y).unwrap());
             assert_eq!((product.level(), uses), (4 - cost.levels, cost.key_switches), "{packing:?}");
-            let error = w.error(&packing, &product, &times(&packing, &a, &b));
+            let error = w.error(&product, &times(&packing, &a, &b));
             assert!(error < PRECISE, "{packing:?}: {error}");
         });
     }
@@ -180,26 +166,26 @@ fn products_follow_products_and_a_skewed_factor_serves_many() {
     let packing = Packing::new(&parameters, 16, 16).unwrap();
     let mut keys = KeyRequests::new();
     packing.required_keys(&parameters, 7, &mut keys).unwrap();
-    with_world(&parameters, &keys, |w| {
+    with_world(&parameters, packing, &keys, |w| {
         let (a, b, c) = (dense(&packing, 1), dense(&packing, 2), dense(&packing, 3));
-        let [x, y] = [(&a as Entries<'_>, 7), (&b, 5)].map(|(m, level)| w.encrypt(&packing, level, m));
-        let z = w.encrypt(&packing, 6, &c);
+        let [x, y] = [(&a as Entries<'_>, 7), (&b, 5)].map(|(m, level)| w.encrypt(level, m));
+        let z = w.encrypt(6, &c);
         let ab = times(&packing, &a, &b);
-        let ((), uses) = w.serve(&packing, |m| {
+        let ((), uses) = w.serve(|m| {
             let xy = m.multiply(&x, &y).unwrap();
             let xyz = m.multiply(&xy, &z).unwrap();
             assert_eq!((xy.level(), xyz.level()), (3, 0));
-            assert!(w.error(&packing, &xy, &ab) < PRECISE);
-            assert!(w.error(&packing, &xyz, &times(&packing, &ab, &c)) < PRECISE);
+            assert!(w.error(&xy, &ab) < PRECISE);
+            assert!(w.error(&xyz, &times(&packing, &ab, &c)) < PRECISE);
         });
         assert_eq!(uses, 2 * packing.product_cost().key_switches);
-        let ((), uses) = w.serve(&packing, |m| {
+        let ((), uses) = w.serve(|m| {
             let left = m.skew_left(&x).unwrap();
             for (matrix, right) in [(&b as Entries<'_>, &y), (&c, &z)] {
                 let right = m.skew_right(right).unwrap();
                 let product = m.multiply_skewed(&left, &right).unwrap();
                 assert_eq!(product.level(), right.level().min(left.level() - 1) - 1);
-                assert!(w.error(&packing, &product, &times(&packing, &a, matrix)) < PRECISE);
+                assert!(w.error(&product, &times(&packing, &a, matrix)) < PRECISE);
             }
         });
         let [left, right] = [Factor::Left, Factor::Right].map(|f| packing.skew_cost(f).key_switches);
@@ -217,19 +203,19 @@ fn known_weights_multiply_from_both_sides_in_one_level() {
             let mut keys = KeyRequests::new();
             packing.plain_keys(&parameters, factor, 2, &mut keys).unwrap();
             assert_eq!(cost.keys, keys.len());
-            with_world(&parameters, &keys, |w| {
+            with_world(&parameters, packing, &keys, |w| {
                 let (a, b) = (dense(&packing, 4), dense(&packing, 5));
-                let x = w.encrypt(&packing, 3, &a);
+                let x = w.encrypt(3, &a);
                 let mut store: Vec<_> = (0..packing.plaintexts_needed(factor)).map(|_| None).collect();
                 assert_eq!(store.len(), cost.plaintext_products);
-                let (result, uses) = w.serve(&packing, |m| {
+                let (result, uses) = w.serve(|m| {
                     let weights = m.prepare(factor, 2, &b, &mut store).unwrap();
                     m.multiply_plain(&weights, &x).unwrap()
                 });
                 assert_eq!((result.level(), uses), (2 - cost.levels, cost.key_switches));
                 let (left, right): (Entries<'_>, Entries<'_>) =
                     if factor == Factor::Left { (&b, &a) } else { (&a, &b) };
-                let error = w.error(&packing, &result, &times(&packing, left, right));
+                let error = w.error(&result, &times(&packing, left, right));
                 assert!(error < PRECISE, "{packing:?} {factor:?}: {error}");
             });
         }
@@ -245,16 +231,14 @@ proptest! {
         let packing = Packing::holding(&parameters, rows, inner, columns).unwrap();
         let mut keys = KeyRequests::new();
         packing.required_keys(&parameters, 3, &mut keys).unwrap();
-        with_world(&parameters, &keys, |w| {
+        with_world(&parameters, packing, &keys, |w| {
             let at = |seed, inside, lane, i, j| if inside { value(seed, lane, i, j) / 4.0 } else { 0.0 };
-            let a = |lane, i: usize, j| {
-                let row = i % packing.rows();
-                at(seed, row < rows && j < inner, lane, row, j)
-            };
+            let left = |lane, i, j| at(seed, i < rows && j < inner, lane, i, j);
+            let a = |lane, i: usize, j| left(lane, i % packing.rows(), j);
             let b = |lane, i, j| at(seed + 1, i < inner && j < columns, lane, i, j);
-            let (x, y) = (w.encrypt(&packing, 3, &a), w.encrypt(&packing, 2, &b));
-            let (product, _) = w.serve(&packing, |m| m.multiply(&x, &y).unwrap());
-            let error = w.error(&packing, &product, &times(&packing, &a, &b));
+            let (x, y) = (w.encrypt(3, &a), w.encrypt(2, &b));
+            let (product, _) = w.serve(|m| m.multiply(&x, &y).unwrap());
+            let error = w.error(&product, &times(&packing, &a, &b));
             prop_assert!(product.level() == 0 && error < PRECISE, "{:?}: {}", packing, error);
             Ok(())
         })?;
@@ -262,17 +246,7 @@ proptest! {
 }
 
 #[test]
-fn lanes_are_interleaved_and_entries_found_again() {
-    let packing = Packing::new(&parameters(10), 8, 8).unwrap();
-    assert_eq!((packing.lanes(), packing.slot(3, 2, 5)), (8, 8 * 21 + 3));
-    for slot in 0..512 {
-        let (lane, row, column) = packing.entry(slot);
-        assert_eq!(packing.slot(lane, row, column), slot);
-    }
-}
-
-#[test]
-fn refusals_name_the_numbers() {
+fn packings_interleave_lanes_and_name_the_shape_to_pad_to() {
     let parameters = parameters(10);
     let refused = |rows, d| Packing::new(&parameters, rows, d).err().unwrap();
     assert_eq!(refused(3, 6), Error::Shape { have: (3, 6), need: (4, 8) });
@@ -285,15 +259,26 @@ fn refusals_name_the_numbers() {
     assert_eq!(holding(17).err(), Some(Error::Room { have: 512, need: 1024 }));
     assert!(holding(usize::MAX).is_err());
 
+    let packing = Packing::new(&parameters, 8, 8).unwrap();
+    assert_eq!((packing.lanes(), packing.slot(3, 2, 5), packing.entry(171)), (8, 171, (3, 2, 5)));
+}
+
+#[test]
+fn products_that_cannot_be_are_refused() {
+    let parameters = parameters(10);
     let packing = Packing::new(&parameters, 4, 4).unwrap();
     let exhausted = |have, need| Some(Error::Scheme(ckks::Error::LevelsExhausted { have, need }));
     let mut keys = KeyRequests::new();
     assert_eq!(packing.required_keys(&parameters, 2, &mut keys).err(), exhausted(2, 3));
     packing.required_keys(&parameters, 3, &mut keys).unwrap();
-    with_world(&parameters, &keys, |w| {
+    with_world(&parameters, packing, &keys, |w| {
+        let evaluator = Evaluator::new(w.accelerator, w.parameters, &w.keys).unwrap();
+        let (mut few, mut coefficients) = (vec![0.0; 1023], vec![0; 1024]);
+        let refused = SlotMatrices::new(evaluator, packing, &w.encoder, &mut few, &mut coefficients);
+        assert_eq!(refused.err(), Some(Error::Room { have: 1023, need: 1024 }));
         let a = dense(&packing, 1);
-        let at = |level| w.encrypt(&packing, level, &a);
-        w.serve(&packing, |m| {
+        let at = |level| w.encrypt(level, &a);
+        w.serve(|m| {
             assert_eq!(m.multiply(&at(2), &at(2)).err(), exhausted(2, 3));
             assert_eq!(m.multiply(&at(3), &at(1)).err(), exhausted(1, 2));
             assert_eq!(m.skew_left(&at(0)).err(), exhausted(0, 1));
@@ -311,12 +296,5 @@ fn refusals_name_the_numbers() {
             let below = Some(Error::Scheme(ckks::Error::Level { have: 1, need: 2 }));
             assert_eq!(m.multiply_plain(&weights, &at(1)).err(), below);
         });
-    });
-    let small = vec![0.0; 1023];
-    with_world(&parameters, &KeyRequests::new(), |w| {
-        let evaluator = Evaluator::new(w.accelerator, w.parameters, &w.keys).unwrap();
-        let (mut work, mut coefficients) = (small, vec![0; 1024]);
-        let refused = SlotMatrices::new(evaluator, packing, &w.encoder, &mut work, &mut coefficients);
-        assert_eq!(refused.err(), Some(Error::Room { have: 1023, need: 1024 }));
     });
 }
