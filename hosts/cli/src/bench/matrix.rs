@@ -27,7 +27,7 @@ const RANK: usize = 2;
 /// log2 of the scale of a message where it is raised, and of everything before.
 const SCALE_BITS: i32 = 40;
 /// Ciphertexts of a result that are worked on at a time.
-const CHUNK: usize = 4;
+const CHUNK: usize = 12;
 
 pub(super) fn is_name(name: &str) -> bool {
     FIGURES.iter().any(|(figure, _)| *figure == name)
