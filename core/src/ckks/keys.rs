@@ -62,6 +62,16 @@ pub fn galois_element(degree: usize, steps: i64) -> usize {
     g
 }
 
+/// g^{−1} modulo a power of two: g·g ≡ 1 (mod 8), and every step of Newton's
+/// iteration doubles the bits.
+pub(crate) fn odd_inverse(g: usize, modulus: usize) -> usize {
+    let mut inverse = g;
+    for _ in 0..4 {
+        inverse = inverse.wrapping_mul(2usize.wrapping_sub(g.wrapping_mul(inverse)));
+    }
+    inverse & (modulus - 1)
+}
+
 /// One key at the highest level it is used at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]

@@ -14,6 +14,7 @@ pub mod server;
 
 pub use ciphertext::{Ciphertext, Plaintext, Product};
 pub use error::{Error, ParameterField};
+pub(crate) use keys::odd_inverse;
 pub use keys::{KeyId, KeyRequest, KeyRequests, KeySource, MAX_KEYS, SwitchingKey, galois_element};
 pub use literal::{BootstrapLiteral, MAX_EPHEMERAL_WEIGHT, ParametersLiteral, SecretDistribution, Security};
 pub use parameters::{KeyShape, Parameters};

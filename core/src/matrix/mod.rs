@@ -17,6 +17,7 @@
 
 pub mod lanes;
 mod layout;
+mod pair;
 mod plain;
 mod product;
 mod ring_switch;
@@ -26,6 +27,7 @@ mod tests;
 mod thin;
 
 pub use layout::{EncryptedMatrix, Entries, Layout};
+pub use pair::PairEvaluator;
 pub use plain::PlainMatrix;
 pub use product::SmallRing;
 pub use ring_switch::RingSwitch;

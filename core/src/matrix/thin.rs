@@ -64,7 +64,12 @@ impl<S> EncryptedVector<S> {
         &self.entries
     }
 
-    fn check<A: Accelerator>(&self, side: Side, layout: &Layout) -> Result<&[Ciphertext<A>], Error>
+    /// The ciphertexts.
+    pub fn ciphertexts(&self) -> &S {
+        &self.ciphertexts
+    }
+
+    pub(super) fn check<A: Accelerator>(&self, side: Side, layout: &Layout) -> Result<&[Ciphertext<A>], Error>
     where
         S: AsRef<[Ciphertext<A>]>,
     {
@@ -84,7 +89,22 @@ pub struct EncryptedRow<A: Accelerator> {
     ciphertext: Ciphertext<A>,
 }
 
+impl<A: Accelerator> EncryptedVector<[Ciphertext<A>; 1]> {
+    pub(super) fn only(&mut self) -> &mut Ciphertext<A> {
+        let [ciphertext] = &mut self.ciphertexts;
+        ciphertext
+    }
+}
+
 impl<A: Accelerator> EncryptedRow<A> {
+    pub(super) fn new(entries: Entries, ciphertext: Ciphertext<A>) -> Self {
+        Self { entries, ciphertext }
+    }
+
+    pub(super) fn ciphertext_mut(&mut self) -> &mut Ciphertext<A> {
+        &mut self.ciphertext
+    }
+
     /// Layout (of one row), scale, bound and noise.
     pub fn entries(&self) -> &Entries {
         &self.entries
@@ -232,8 +252,15 @@ impl<A: Accelerator, K: KeySource<A> + ?Sized> SmallRing<'_, A, K> {
         Ok(x)
     }
 
+    /// Standard deviation of what a key switch at `level` adds.
+    pub(super) fn switch_noise(&self, level: usize) -> f64 {
+        let parameters = self.evaluator().parameters();
+        let digits = parameters.digits(level) as f64;
+        crate::ring::sampling::ERROR_DEVIATION * libm::sqrt(parameters.degree() as f64 * digits / 12.0)
+    }
+
     /// Scale, bound and noise of a sum of `terms` products of entries at `level`.
-    fn predict_product(
+    pub(super) fn predict_product(
         &self,
         x: &Entries,
         y: &Entries,
@@ -248,8 +275,7 @@ impl<A: Accelerator, K: KeySource<A> + ?Sized> SmallRing<'_, A, K> {
         product.check(parameters, level)?;
         // The rescaling, and the switches of the projection, the first of which is doubled most often.
         let n = parameters.degree() as f64;
-        let switches = crate::ring::sampling::ERROR_DEVIATION * libm::sqrt(n * level as f64 / 12.0);
-        let own = switches * x.layout.rank() as f64 + libm::sqrt(n / 18.0);
+        let own = self.switch_noise(level - 1) * x.layout.rank() as f64 + libm::sqrt(n / 18.0);
         let result = Entries { scale: product.scale / q, noise: libm::hypot(noise / q, own), ..product };
         result.check(parameters, level - 1)?;
         Ok(result)
@@ -258,6 +284,6 @@ impl<A: Accelerator, K: KeySource<A> + ?Sized> SmallRing<'_, A, K> {
 
 /// X → X^(N/2^s + 1), s below `log_rank`: each keeps the exponents that are multiples of 2^(s+1), and turns the sign
 /// of the other multiples of 2^s.
-fn projections(degree: usize, log_rank: u32) -> impl Iterator<Item = usize> {
+pub(super) fn projections(degree: usize, log_rank: u32) -> impl Iterator<Item = usize> {
     (0..log_rank).map(move |s| (degree >> s) + 1)
 }

@@ -4,7 +4,7 @@ use super::guard::{Guarded, Scratch};
 use super::secret::SecretKey;
 use crate::accel::{Evaluations, Polynomial, Trusted, digits};
 use crate::ckks::seeded::{digit_of, expand, object_of};
-use crate::ckks::{Error, KeyId, KeyShape, ParameterField, SeededSwitchingKey, SwitchingKey};
+use crate::ckks::{Error, KeyId, KeyShape, ParameterField, SeededSwitchingKey, SwitchingKey, odd_inverse};
 use crate::ring::{Basis, MAX_LIMBS, PublicSeed, Purpose, StreamId, sampling};
 
 impl<A: Trusted> SecretKey<'_, A> {
@@ -211,14 +211,4 @@ fn spread(words: &mut [i64], count: usize) {
         words.swap(i, i * stride);
     }
     words.iter_mut().enumerate().filter(|(i, _)| i % stride != 0).for_each(|(_, word)| *word = 0);
-}
-
-/// g^{−1} modulo a power of two: g·g ≡ 1 (mod 8), and every step of Newton's
-/// iteration doubles the bits.
-fn odd_inverse(g: usize, modulus: usize) -> usize {
-    let mut inverse = g;
-    for _ in 0..4 {
-        inverse = inverse.wrapping_mul(2usize.wrapping_sub(g.wrapping_mul(inverse)));
-    }
-    inverse & (modulus - 1)
 }

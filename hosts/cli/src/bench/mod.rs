@@ -10,6 +10,7 @@ mod lanes;
 mod matrix;
 mod model;
 mod ntt;
+mod pair;
 mod scheme;
 mod slots;
 
@@ -167,6 +168,8 @@ pub(crate) const NAMES: &[&str] = &[
     "lora/128x768-r2",
     lanes::NAMES[0],
     lanes::NAMES[1],
+    pair::NAMES[0],
+    pair::NAMES[1],
     slots::NAME,
     "infer/veil-mini",
 ];
@@ -233,6 +236,10 @@ pub(crate) fn run(args: &Args, output: Output) -> Result<(), Failure> {
     if !products.is_empty() {
         lanes::measure(&setting, &products, &mut report)?;
     }
+    let products: Vec<&str> = names.iter().copied().filter(|name| pair::NAMES.contains(name)).collect();
+    if !products.is_empty() {
+        pair::measure(&setting, &products, &mut report)?;
+    }
     if names.contains(&slots::NAME) {
         report(slots::measure(&setting)?)?;
     }
@@ -273,6 +280,7 @@ mod tests {
                 + usize::from(bootstrap::literal_of(name).is_some())
                 + usize::from(matrix::is_name(name))
                 + usize::from(lanes::NAMES.contains(name))
+                + usize::from(pair::NAMES.contains(name))
                 + usize::from(*name == slots::NAME)
                 + usize::from(*name == model::NAME);
             assert_eq!(homes, 1, "{name}");

@@ -1,3 +1,5 @@
+mod pair;
+
 extern crate std;
 use super::*;
 use crate::accel::{Accelerator, Portable, RowSums};
@@ -11,7 +13,7 @@ use proptest::prelude::*;
 use rand_core::SeedableRng;
 use std::{vec, vec::Vec};
 
-const LIMBS: usize = 4096;
+const LIMBS: usize = 8192;
 type Toy<'p, 'm> = Portable<'p, 'm, u64, LIMBS>;
 
 /// Two accelerators of one type: their memory lives equally long.
@@ -102,13 +104,22 @@ impl<'a, A: crate::accel::Trusted<Word = u64>> Ring<'a, A> {
         w: &PlainMatrix<'_>,
         x: &EncryptedMatrix<Vec<Ciphertext<A>>>,
     ) -> Result<EncryptedMatrix<Vec<Ciphertext<A>>>, Error> {
+        self.product_at(w, x, 2f64.powi(40))
+    }
+
+    fn product_at(
+        &self,
+        w: &PlainMatrix<'_>,
+        x: &EncryptedMatrix<Vec<Ciphertext<A>>>,
+        scale: f64,
+    ) -> Result<EncryptedMatrix<Vec<Ciphertext<A>>>, Error> {
         let ring = SmallRing::new(self.evaluator());
         let level = x.ciphertexts()[0].level();
         let need = SmallRing::<A, [SwitchingKey<A>]>::scratch_limbs(x.entries(), level, 2);
         let mut scratch: Vec<A::Limb> = (0..need).map(|_| self.accelerator.allocate().unwrap()).collect();
         let count = x.entries().layout.with_rows(w.shape().0).unwrap().ciphertexts();
         let mut out: Vec<Option<Ciphertext<A>>> = (0..count).map(|_| None).collect();
-        let entries = ring.multiply_plain(w, x, 2f64.powi(40), &mut scratch, &mut out)?;
+        let entries = ring.multiply_plain(w, x, scale, &mut scratch, &mut out)?;
         EncryptedMatrix::new(entries, out.into_iter().map(Option::unwrap).collect())
     }
 

@@ -1,0 +1,334 @@
+//! Products of two packed matrices, such as those that projections leave: no lanes, no bootstrap in between.
+//!
+//! With Y = X^k, a ciphertext is Σ_i X^i·x_i(Y), row i with its T = N'/k columns as coefficients. Two steps make
+//! outer products of rows with columns out of products of ciphertexts:
+//!
+//! - [`PairEvaluator::split`] gives every row a ciphertext of its own, x_i(Y);
+//! - [`PairEvaluator::columns`] gives every column one, Σ_i X^(±i)·x_{i,t}: with W_h = Σ_i X^(±ih)·x_i and σ the
+//!   inverse of X → X^h, σ(W_h) = Σ_i X^(±i)·x_i(Y^g) with g·h = 1, for h = 1, 3, … 2T − 1, and
+//!   Σ_g Y^(−gt)·x_i(Y^g) = T·x_{i,t}.
+//!
+//! Then L·R is Σ_t (column t of L)·(row t of R), packed as its factors are and relinearised once for all terms
+//! ([`SmallRing::scatter`]), and Lᵀ·R has (column t of L)·R as row t, once row 0 of these is picked
+//! ([`PairEvaluator::multiply_transposed`]).
+
+use super::thin::projections;
+use super::{EncryptedMatrix, EncryptedRow, EncryptedVector, Entries, Error, Side, SmallRing};
+use crate::accel::{Accelerator, Evaluations, Polynomial};
+use crate::ckks::{self, Ciphertext, KeyId, KeyRequests, KeySource, Parameters, odd_inverse};
+use crate::ring::{Basis, MAX_LIMBS, bit_reverse};
+
+/// Most rows or columns.
+const MAX_ROWS: usize = 1 << 10;
+/// log2 of the largest 2N'.
+const MAX_POWERS: usize = 18;
+
+type Pairs<'c, A> = heapless::Vec<(&'c mut Ciphertext<A>, &'c mut Ciphertext<A>), { MAX_ROWS / 2 }>;
+
+/// [`SmallRing`] with the monomials that these products multiply by.
+pub struct PairEvaluator<'r, 'a, A: Accelerator, K: KeySource<A> + ?Sized> {
+    ring: &'r SmallRing<'a, A, K>,
+    /// X^(2^i): every other monomial is an image of one.
+    powers: heapless::Vec<Polynomial<A, Evaluations>, MAX_POWERS>,
+}
+
+impl<'r, 'a, A: Accelerator, K: KeySource<A> + ?Sized> PairEvaluator<'r, 'a, A, K> {
+    /// For operands up to `level`. `signed` is scratch of N' words. Keeps (log2 N' + 1)·(level + 1) limbs.
+    ///
+    /// # Errors
+    /// [`Error::Room`] for another length of scratch; out of limbs.
+    pub fn new(ring: &'r SmallRing<'a, A, K>, level: usize, signed: &mut [i64]) -> Result<Self, Error> {
+        let accelerator = ring.evaluator().accelerator();
+        let (have, need) = (signed.len(), accelerator.chain().degree());
+        if have != need {
+            return Err(Error::Room { have, need });
+        }
+        let mut powers = heapless::Vec::new();
+        for i in 0..=need.trailing_zeros() {
+            signed.fill(0);
+            // X^N' is −1.
+            signed[(1 << i) % need] = if 1 << i == need { -1 } else { 1 };
+            let power = Polynomial::from_signed(accelerator, Basis::level(level), signed)?;
+            // Not full: a degree is 2^17 at most.
+            let _ = powers.push(power.into_evaluations(accelerator)?);
+        }
+        Ok(Self { ring, powers })
+    }
+
+    /// The keys of all products of operands of rank 2^`log_rank` at `level`.
+    ///
+    /// # Errors
+    /// [`ckks::Error::Full`].
+    pub fn required_keys(
+        parameters: &Parameters,
+        log_rank: u32,
+        level: usize,
+        keys: &mut KeyRequests,
+    ) -> Result<(), ckks::Error> {
+        keys.add(KeyId::Relinearization, level)?;
+        let degree = parameters.degree();
+        let mut galois = projections(degree, log_rank)
+            .chain((0..degree >> log_rank).map(|a| odd_inverse(2 * a + 1, 2 * degree)))
+            .chain((0..1 << log_rank).map(|b| picking(degree, log_rank, b)));
+        galois.try_for_each(|g| keys.add(KeyId::Galois(g as u32), level))
+    }
+
+    /// The rows of one ciphertext, each in a ciphertext of its own: k − 1 key switches. `out` has k places.
+    ///
+    /// # Errors
+    /// [`Error::Room`]; [`ckks::Error::MissingKey`].
+    pub fn split(
+        &self,
+        x: &Ciphertext<A>,
+        entries: &Entries,
+        out: &mut [Option<EncryptedRow<A>>],
+    ) -> Result<(), Error> {
+        let (ev, log_rank) = (self.ring.evaluator(), entries.layout.log_rank());
+        let (have, need) = (out.len(), entries.layout.rank());
+        if have != need || need > MAX_ROWS {
+            return Err(Error::Room { have, need: need.min(MAX_ROWS) });
+        }
+        let mut first = x.duplicate(ev.accelerator())?;
+        self.divide(&mut first, need)?;
+        let row = Entries {
+            layout: entries.layout.with_rows(1)?,
+            noise: self.noise(entries, x.level()),
+            ..*entries
+        };
+        out[0] = Some(EncryptedRow::new(row, first));
+        for (s, galois) in projections(self.degree(), log_rank).enumerate() {
+            let (even, odd) = out.split_at_mut(1 << s);
+            let mut nodes: heapless::Vec<_, { MAX_ROWS / 2 }> = even.iter_mut().zip(odd).collect();
+            ev.accelerator().for_each(&mut nodes, |_, (even, odd)| -> Result<(), Error> {
+                let Some(even) = even else { return Ok(()) };
+                let image = ev.automorphism(even.ciphertext(), galois)?;
+                let mut rest = even.ciphertext().duplicate(ev.accelerator())?;
+                ev.sub_assign(&mut rest, &image)?;
+                ev.add_assign(even.ciphertext_mut(), &image)?;
+                self.shift(&mut rest, 2 * self.degree() - (1 << s))?;
+                **odd = Some(EncryptedRow::new(row, rest));
+                Ok(())
+            })?;
+        }
+        Ok(())
+    }
+
+    /// The columns of `rows`, which are as [`PairEvaluator::split`] leaves them, at most k: one vector for each,
+    /// for what `side` says, at T times the scale: on the rows' own noise, which is no polynomial in Y, the map is no
+    /// multiple of T that could be divided by first. T key switches. `out` has T places.
+    ///
+    /// # Errors
+    /// [`Error::Room`], [`Error::Overflow`]; [`ckks::Error::Level`], [`ckks::Error::MissingKey`].
+    pub fn columns(
+        &self,
+        rows: &[EncryptedRow<A>],
+        side: Side,
+        out: &mut [Option<EncryptedVector<[Ciphertext<A>; 1]>>],
+    ) -> Result<(), Error> {
+        let ev = self.ring.evaluator();
+        let first = rows.first().ok_or(Error::Room { have: 0, need: 1 })?;
+        let (layout, level, degree) = (first.entries().layout, first.ciphertext().level(), self.degree());
+        let columns = degree / layout.rank();
+        if rows.len() > layout.rank() || out.len() != columns || columns > MAX_ROWS {
+            return Err(Error::Room { have: out.len(), need: columns.min(MAX_ROWS) });
+        }
+        let (count, terms) = (columns as f64, (columns * rows.len()) as f64);
+        let entries = Entries {
+            layout: layout.with_rows(rows.len())?,
+            scale: first.entries().scale * count,
+            noise: libm::hypot(
+                first.entries().noise * libm::sqrt(terms),
+                self.ring.switch_noise(level) * libm::sqrt(count),
+            ),
+            ..*first.entries()
+        };
+        entries.check(ev.parameters(), level)?;
+        ev.accelerator().for_each(out, |p, out| -> Result<(), Error> {
+            // In place p of the transform that follows is the image under Y → Y^(2p + 1).
+            let h = odd_inverse(2 * p + 1, 2 * columns);
+            let exponent = if side == Side::Gather { 2 * degree - h } else { h };
+            let step = self.monomial(exponent, level)?;
+            let mut sum: Option<Ciphertext<A>> = None;
+            for row in rows.iter().rev() {
+                if row.ciphertext().level() != level {
+                    let have = row.ciphertext().level();
+                    return Err(ckks::Error::Level { have, need: level }.into());
+                }
+                sum = Some(match sum {
+                    None => row.ciphertext().duplicate(ev.accelerator())?,
+                    Some(mut sum) => {
+                        for part in &mut sum.parts {
+                            part.multiply_assign(ev.accelerator(), &step)?;
+                        }
+                        ev.add_assign(&mut sum, row.ciphertext())?;
+                        sum
+                    }
+                });
+            }
+            let sum = sum.ok_or(Error::Room { have: 0, need: 1 })?;
+            let image = ev.automorphism(&sum, odd_inverse(h, 2 * degree))?;
+            *out = Some(EncryptedVector::new(side, entries, [image])?);
+            Ok(())
+        })?;
+        let mut list: heapless::Vec<&mut Ciphertext<A>, MAX_ROWS> =
+            out.iter_mut().flatten().map(EncryptedVector::only).collect();
+        // Σ_p Y^(−(2p + 1)·t)·(place p).
+        self.transform(&mut list, 2 * degree - 2 * layout.rank())?;
+        ev.accelerator().for_each(&mut list, |t, x| self.shift(x, 2 * degree - layout.rank() * t))
+    }
+
+    /// Lᵀ·R of packed matrices with the same rows, L given by its columns (for [`Side::Gather`]): row t is
+    /// (column t of L)·R, one level below and within `bound`. Columns beyond those that L has are zero. `out` has a
+    /// place for every ciphertext of as many rows as there are columns, `work` is k ciphertexts whose content is lost.
+    ///
+    /// # Errors
+    /// Those of [`SmallRing::gather`]; [`Error::Room`].
+    pub fn multiply_transposed<S: AsRef<[Ciphertext<A>]>>(
+        &self,
+        left: &[EncryptedVector<[Ciphertext<A>; 1]>],
+        right: &EncryptedMatrix<S>,
+        bound: f64,
+        work: &mut [Ciphertext<A>],
+        out: &mut [Option<Ciphertext<A>>],
+    ) -> Result<Entries, Error> {
+        let (ev, layout) = (self.ring.evaluator(), right.entries().layout);
+        let result = layout.with_rows(left.len().max(1))?;
+        let ([right_one], rank) = (right.ciphertexts().as_ref(), layout.rank()) else {
+            return Err(Error::Shape { have: layout.shape(), need: (layout.rank(), layout.columns()) });
+        };
+        let (have, need) = (out.len(), result.ciphertexts());
+        if have != need || left.is_empty() {
+            return Err(Error::Room { have, need });
+        }
+        if work.len() != rank || rank > MAX_ROWS {
+            return Err(Error::Room { have: work.len(), need: rank.min(MAX_ROWS) });
+        }
+        let mut entries = *right.entries();
+        for (group, out) in left.chunks(rank).zip(out) {
+            ev.accelerator().for_each(work, |i, row| -> Result<(), Error> {
+                *row = match group.get(i) {
+                    Some(vector) => {
+                        let [x] = vector.check(Side::Gather, &layout)? else {
+                            return Err(Error::Room { have: 0, need: 1 });
+                        };
+                        ev.rescale(ev.multiply(x, right_one)?)?
+                    }
+                    None => Ciphertext::zero(ev.accelerator(), right_one.level().saturating_sub(1))?,
+                };
+                Ok(())
+            })?;
+            let level = right_one.level();
+            entries = self.ring.predict_product(
+                group[0].entries(),
+                right.entries(),
+                level,
+                layout.rows() as f64,
+                bound,
+            )?;
+            *out = Some(self.pick(work, layout.log_rank())?);
+        }
+        Ok(Entries { layout: result, ..entries })
+    }
+
+    /// Row 0 of every ciphertext, packed: Σ_i X^i·(row 0 of `rows[i]`), with k key switches. For g = 1 + 2T·b
+    /// the sum over b of σ_g erases the other rows, and Σ_i X^i·Σ_g σ_g(v_i) = Σ_g σ_g(Σ_i X^(i/g)·v_i), which is a
+    /// transform of length k over X^i·v_i.
+    fn pick(&self, rows: &mut [Ciphertext<A>], log_rank: u32) -> Result<Ciphertext<A>, Error> {
+        let (ev, degree) = (self.ring.evaluator(), self.degree());
+        ev.accelerator().for_each(rows, |i, row| {
+            self.divide(row, 1 << log_rank)?;
+            self.shift(row, i)
+        })?;
+        let mut list: heapless::Vec<&mut Ciphertext<A>, MAX_ROWS> = rows.iter_mut().collect();
+        self.transform(&mut list, 2 * (degree >> log_rank))?;
+        ev.accelerator().for_each(&mut list, |b, row| -> Result<(), Error> {
+            **row = ev.automorphism(row, odd_inverse(picking(degree, log_rank, b), 2 * degree))?;
+            Ok(())
+        })?;
+        drop(list);
+        let (first, rest) = rows.split_first().ok_or(Error::Room { have: 0, need: 1 })?;
+        let mut sum = first.duplicate(ev.accelerator())?;
+        rest.iter().try_for_each(|row| ev.add_assign(&mut sum, row))?;
+        Ok(sum)
+    }
+
+    /// Place p becomes Σ_i X^(exponent·i·p)·(place i), with X^exponent a root of unity of as many as there are places.
+    fn transform(&self, places: &mut [&mut Ciphertext<A>], exponent: usize) -> Result<(), Error> {
+        let (ev, count, order) = (self.ring.evaluator(), places.len(), 2 * self.degree());
+        let mut span = count;
+        while span > 1 {
+            let half = span / 2;
+            let mut pairs: Pairs<'_, A> = heapless::Vec::new();
+            for block in places.chunks_exact_mut(span) {
+                let (upper, lower) = block.split_at_mut(half);
+                // Not full: half as many as there are places.
+                pairs.extend(upper.iter_mut().zip(lower).map(|(u, v)| (&mut **u, &mut **v)));
+            }
+            ev.accelerator().for_each(&mut pairs, |i, (u, v)| -> Result<(), Error> {
+                let mut difference = u.duplicate(ev.accelerator())?;
+                ev.sub_assign(&mut difference, v)?;
+                ev.add_assign(u, v)?;
+                self.shift(&mut difference, exponent * (count / span) % order * (i % half) % order)?;
+                **v = difference;
+                Ok(())
+            })?;
+            span = half;
+        }
+        let bits = count.trailing_zeros();
+        for i in 0..count {
+            let j = bit_reverse(i, bits);
+            if i < j {
+                let (front, back) = places.split_at_mut(j);
+                core::mem::swap(&mut *front[i], &mut *back[0]);
+            }
+        }
+        Ok(())
+    }
+
+    /// x·X^exponent.
+    fn shift(&self, x: &mut Ciphertext<A>, exponent: usize) -> Result<(), Error> {
+        let exponent = exponent % (2 * self.degree());
+        if exponent == 0 {
+            return Ok(());
+        }
+        let factor = self.monomial(exponent, x.level())?;
+        for part in &mut x.parts {
+            part.multiply_assign(self.ring.evaluator().accelerator(), &factor)?;
+        }
+        Ok(())
+    }
+
+    /// X^exponent, not X^0: the image of X^(2^i) under X → X^odd.
+    fn monomial(&self, exponent: usize, level: usize) -> Result<Polynomial<A, Evaluations>, Error> {
+        let accelerator = self.ring.evaluator().accelerator();
+        let i = exponent.trailing_zeros();
+        let have = self.powers[0].basis().len() - 1;
+        let power = self.powers.get(i as usize).ok_or(ckks::Error::Level { have, need: level })?;
+        let base = power.duplicate_to(accelerator, Basis::level(level))?;
+        Ok(base.automorphism(accelerator, exponent >> i)?)
+    }
+
+    /// x/`by` modulo q: exact for a linear map that multiplies by as much, message and noise.
+    fn divide(&self, x: &mut Ciphertext<A>, by: usize) -> Result<(), Error> {
+        let accelerator = self.ring.evaluator().accelerator();
+        let moduli = accelerator.chain().of(Basis::level(x.level()));
+        let inverses: heapless::Vec<u64, MAX_LIMBS> =
+            moduli.map(|m| m.inverse(m.reduce(by as u64))).collect();
+        x.parts.iter_mut().try_for_each(|part| part.multiply_scalar_assign(accelerator, &inverses))?;
+        Ok(())
+    }
+
+    /// After the switches of a split: what the first adds is doubled in all the others.
+    fn noise(&self, x: &Entries, level: usize) -> f64 {
+        libm::hypot(x.noise, self.ring.switch_noise(level) * x.layout.rank() as f64)
+    }
+
+    fn degree(&self) -> usize {
+        self.ring.evaluator().parameters().degree()
+    }
+}
+
+/// Automorphism b of those that fix Y: X → X^(1 + 2T·b).
+fn picking(degree: usize, log_rank: u32, b: usize) -> usize {
+    1 + 2 * (degree >> log_rank) * b
+}

@@ -1,0 +1,126 @@
+//! Chains of products without a bootstrap in between.
+
+use super::*;
+
+type Pair<'r, 'a, A> = PairEvaluator<'r, 'a, A, [SwitchingKey<A>]>;
+
+/// Small enough for 128 tokens: sixteen features in a ciphertext.
+const FEATURES: usize = 16;
+const TOKENS: usize = 128;
+
+fn with_ring(
+    test: impl for<'p, 'm> FnOnce(
+        &Ring<'_, Toy<'p, 'm>>,
+        &SmallRing<'_, Toy<'p, 'm>, [SwitchingKey<Toy<'p, 'm>>]>,
+    ),
+) {
+    let parameters = small_parameters();
+    with_accelerator(&parameters, |accelerator| {
+        let log_rank = Layout::new(parameters.degree(), FEATURES, TOKENS).unwrap().log_rank();
+        let mut keys = requests(log_rank, 1);
+        Pair::<Toy<'_, '_>>::required_keys(&parameters, log_rank, 2, &mut keys).unwrap();
+        let ring = Ring::new(accelerator, &parameters, &keys);
+        test(&ring, &SmallRing::new(ring.evaluator()));
+    });
+}
+
+fn places<T>(count: usize) -> Vec<Option<T>> {
+    (0..count).map(|_| None).collect()
+}
+
+/// The rows of a matrix, one ciphertext for each.
+fn split<A: crate::accel::Trusted<Word = u64>>(
+    pair: &Pair<'_, '_, A>,
+    x: &EncryptedMatrix<Vec<Ciphertext<A>>>,
+) -> Vec<EncryptedRow<A>> {
+    let rank = x.entries().layout.rank();
+    let mut rows = Vec::new();
+    for ciphertext in x.ciphertexts() {
+        let mut out = places(rank);
+        pair.split(ciphertext, x.entries(), &mut out).unwrap();
+        rows.extend(out.into_iter().flatten());
+    }
+    rows.truncate(x.entries().layout.rows());
+    rows
+}
+
+#[test]
+fn scores_follow_projections() {
+    with_ring(|ring, small| {
+        let (layout, scale) = (Layout::new(ring.parameters.degree(), 40, TOKENS).unwrap(), 2f64.powi(40));
+        let head = layout.with_rows(FEATURES).unwrap();
+        let x = ring.matrix(layout, 2, scale, |i, t| value(1, i, t));
+        let weight = |seed: u64, o: usize, i: usize| value(seed, o, i) / 8.0;
+        let project = |seed: u64, scale: f64| {
+            let mut words = vec![0; PlainMatrix::words_needed(&head, &layout)];
+            let w = PlainMatrix::quantize(&head, &layout, &mut words, |o, i| weight(seed, o, i)).unwrap();
+            ring.product_at(&w.with_bound(4.0), &x, scale).unwrap()
+        };
+        // The scale of columns is T times that of rows.
+        let (queries, keys) = (project(2, scale), project(3, scale / TOKENS as f64));
+        let exact = |seed: u64, f: usize, t: usize| -> f64 {
+            (0..40).map(|i| weight(seed, f, i) * value(1, i, t)).sum()
+        };
+        let pair = Pair::new(small, 2, &mut vec![0; ring.parameters.degree()]).unwrap();
+        let rows = split(&pair, &keys);
+        for (f, row) in rows.iter().enumerate().step_by(5) {
+            let plain = ring.decrypt(row.ciphertext());
+            for (at, obtained) in plain.iter().enumerate() {
+                let expected = if at % FEATURES == 0 { exact(3, f, at / FEATURES) } else { 0.0 };
+                let error = (obtained / row.entries().scale - expected).abs();
+                assert!(error < 2f64.powi(-9), "row {f}, coefficient {at}: {error}");
+            }
+        }
+        let mut columns = places(TOKENS);
+        pair.columns(&rows, Side::Gather, &mut columns).unwrap();
+        let columns: Vec<_> = columns.into_iter().flatten().collect();
+        let plain = ring.decrypt(&columns[77].ciphertexts()[0]);
+        for (at, obtained) in plain.iter().enumerate() {
+            let expected = match at {
+                0 => exact(3, 0, 77),
+                _ if at > plain.len() - FEATURES => -exact(3, plain.len() - at, 77),
+                _ => 0.0,
+            };
+            let error = (obtained / columns[77].entries().scale - expected).abs();
+            assert!(error < 2f64.powi(-9), "coefficient {at}: {error}");
+        }
+        let mut work: Vec<_> =
+            (0..FEATURES).map(|_| Ciphertext::zero(ring.accelerator, 0).unwrap()).collect();
+        let mut out = places(TOKENS / FEATURES);
+        let entries = pair.multiply_transposed(&columns, &queries, 16.0, &mut work, &mut out).unwrap();
+        let scores = EncryptedMatrix::new(entries, out.into_iter().flatten().collect()).unwrap();
+        assert_eq!(scores.entries().layout.shape(), (TOKENS, TOKENS));
+        let error = ring.error(&scores, |t, u| (0..FEATURES).map(|f| exact(3, f, t) * exact(2, f, u)).sum());
+        assert!(error < 2f64.powi(-8), "{error}");
+    });
+}
+
+#[test]
+fn an_output_projection_follows_the_values() {
+    with_ring(|ring, small| {
+        let (degree, scale) = (ring.parameters.degree(), 2f64.powi(40));
+        let layout = Layout::new(degree, TOKENS, TOKENS).unwrap();
+        let head = layout.with_rows(FEATURES).unwrap();
+        // Row t holds what every token takes from token t.
+        let weights = ring.matrix(layout, 2, scale, |t, u| value(1, t, u) / 8.0);
+        let values = ring.matrix(head, 2, scale / TOKENS as f64, |f, t| value(2, f, t));
+        let pair = Pair::new(small, 2, &mut vec![0; degree]).unwrap();
+        let rows = split(&pair, &weights);
+        let mut columns = places(TOKENS);
+        pair.columns(&split(&pair, &values), Side::Scatter, &mut columns).unwrap();
+        let columns: Vec<_> = columns.into_iter().flatten().collect();
+        let terms: Vec<_> = columns.iter().zip(&rows).collect();
+        let mut out = places(1);
+        let entries = small.scatter(&terms, 8.0, &mut out).unwrap();
+        let mixed = EncryptedMatrix::new(entries, out.into_iter().flatten().collect()).unwrap();
+        let exact =
+            |f: usize, u: usize| -> f64 { (0..TOKENS).map(|t| value(2, f, t) * value(1, t, u) / 8.0).sum() };
+        assert!(ring.error(&mixed, exact) < 2f64.powi(-16));
+        let output = layout.with_rows(24).unwrap();
+        let mut words = vec![0; PlainMatrix::words_needed(&output, &head)];
+        let w = PlainMatrix::quantize(&output, &head, &mut words, |o, f| value(3, o, f) / 4.0).unwrap();
+        let y = ring.product(&w, &mixed).unwrap();
+        let error = ring.error(&y, |o, u| (0..FEATURES).map(|f| value(3, o, f) / 4.0 * exact(f, u)).sum());
+        assert!(error < 2f64.powi(-9), "{error}");
+    });
+}

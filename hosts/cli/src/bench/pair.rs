@@ -1,0 +1,173 @@
+//! Products of packed matrices for twelve heads, as they follow projections and are followed by them.
+
+use super::scheme::values;
+use super::{Figure, Setting};
+use crate::client::{Client, RELEASES, system_rng};
+use crate::exit::Failure;
+use crate::output::cpu_seconds;
+use crate::server::KeyStore;
+use veilformer::ckks::client::SecretKey;
+use veilformer::ckks::encoding::words_to_read;
+use veilformer::ckks::server::Evaluator;
+use veilformer::ckks::{Ciphertext, KeyRequests, ParametersLiteral, PrecisionStats};
+use veilformer::matrix::{EncryptedMatrix, EncryptedRow, Entries, Layout, PairEvaluator, Side, SmallRing};
+use veilformer_multicore::Multicore;
+
+pub(super) const NAMES: [&str; 2] = ["packed/scores-12x128x64x128", "packed/values-12x128x128x64"];
+
+const HEADS: usize = 12;
+const TOKENS: usize = 128;
+const FEATURES: usize = 64;
+/// log2 of the scale of a factor; the one whose columns are taken is T times smaller.
+const SCALE_BITS: i32 = 40;
+
+type Keys = KeyStore<'static, Multicore>;
+type Matrix = EncryptedMatrix<Vec<Ciphertext<Multicore>>>;
+type Pair<'p> = PairEvaluator<'p, 'p, Multicore, Keys>;
+
+/// Measures every wanted figure, from level 1 to level 0 of the small ring.
+pub(super) fn measure(
+    setting: &Setting,
+    names: &[&str],
+    report: &mut impl FnMut(Figure) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    let parameters = ParametersLiteral::N16_MATRIX.check()?.small_ring()?;
+    let accelerator = Multicore::new(parameters.chain(), setting.threads, 1 << 17)?;
+    accelerator.run(|| {
+        let row = Layout::new(parameters.degree(), 1, TOKENS)?;
+        let mut client = Client::new(&accelerator, &parameters)?;
+        let (secret, _) = client.generate(RELEASES)?;
+        let (mut requests, mut keys) = (KeyRequests::new(), Keys::new());
+        Pair::required_keys(&parameters, row.log_rank(), 1, &mut requests)?;
+        for request in requests.iter() {
+            keys.insert(client.switching_key(&secret, request.id, request.level)?);
+        }
+        let ring = SmallRing::new(Evaluator::new(&accelerator, &parameters, &keys)?);
+        let pair = PairEvaluator::new(&ring, 1, &mut vec![0; parameters.degree()])?;
+        let bench = Bench { setting, accelerator: &accelerator, row, secret: &secret, ring: &ring, pair };
+        names.iter().try_for_each(|name| report(bench.figure(name)?))
+    })
+}
+
+struct Bench<'b> {
+    setting: &'b Setting,
+    accelerator: &'b Multicore,
+    row: Layout,
+    secret: &'b SecretKey<'b, Multicore>,
+    ring: &'b SmallRing<'b, Multicore, Keys>,
+    pair: Pair<'b>,
+}
+
+impl Bench<'_> {
+    fn encrypt(&self, rows: usize, x: &[f64], scale: f64) -> Result<Matrix, Failure> {
+        let layout = self.row.with_rows(rows)?;
+        let degree = layout.rank() * TOKENS;
+        let mut coefficients = vec![vec![0; degree]; layout.ciphertexts()];
+        for (i, value) in x.iter().enumerate() {
+            let (c, at) = layout.position(i / TOKENS, i % TOKENS);
+            coefficients[c][at] = (value * scale) as i64;
+        }
+        let mut words = vec![0; degree];
+        let mut ciphertexts = Vec::new();
+        for c in &mut coefficients {
+            let seeded = self.secret.encrypt_seeded(1, c, &mut system_rng()?, &mut words)?;
+            ciphertexts.push(seeded.expand(self.accelerator, &mut words)?);
+        }
+        Ok(EncryptedMatrix::new(Entries { layout, scale, bound: 1.0, noise: 4.0 }, ciphertexts)?)
+    }
+
+    fn split(&self, x: &Matrix) -> Result<Vec<EncryptedRow<Multicore>>, Failure> {
+        let mut rows = Vec::new();
+        for ciphertext in x.ciphertexts() {
+            let mut out = places(self.row.rank());
+            self.pair.split(ciphertext, x.entries(), &mut out)?;
+            rows.extend(out.into_iter().flatten());
+        }
+        Ok(rows)
+    }
+
+    /// One head: (columns of `left`) times `right`.
+    fn product(&self, left: &Matrix, right: &Matrix, side: Side) -> Result<Matrix, Failure> {
+        let rows = self.split(left)?;
+        let mut columns = places(TOKENS);
+        self.pair.columns(&rows, side, &mut columns)?;
+        let columns: Vec<_> = columns.into_iter().flatten().collect();
+        let (entries, out) = if side == Side::Gather {
+            let mut work = Vec::new();
+            for _ in 0..self.row.rank() {
+                work.push(Ciphertext::zero(self.accelerator, 0)?);
+            }
+            let mut out = places(TOKENS / self.row.rank());
+            (self.pair.multiply_transposed(&columns, right, 64.0, &mut work, &mut out)?, out)
+        } else {
+            let rows = self.split(right)?;
+            let terms: Vec<_> = columns.iter().zip(&rows).collect();
+            let mut out = places(1);
+            (self.ring.scatter(&terms, 64.0, &mut out)?, out)
+        };
+        Ok(EncryptedMatrix::new(entries, out.into_iter().flatten().collect())?)
+    }
+
+    fn figure(&self, name: &str) -> Result<Figure, Failure> {
+        let side = if name == NAMES[0] { Side::Gather } else { Side::Scatter };
+        let inner = if side == Side::Gather { FEATURES } else { TOKENS };
+        let scale = 2f64.powi(SCALE_BITS);
+        let mut heads = Vec::new();
+        for h in 0..HEADS as u64 {
+            let (l, r) = (values(FEATURES * TOKENS, 2 * h), values(inner * TOKENS, 2 * h + 1));
+            let left = self.encrypt(FEATURES, &l, scale / TOKENS as f64)?;
+            heads.push((left, self.encrypt(inner, &r, scale)?, l, r));
+        }
+        let (mut results, mut cpu) = (Vec::new(), Vec::new());
+        let figure = self.setting.measure(
+            name,
+            "n16/matrix",
+            1,
+            || Ok(()),
+            |()| {
+                let before = cpu_seconds();
+                results.clear();
+                for (left, right, ..) in &heads {
+                    results.push(self.product(left, right, side)?);
+                }
+                cpu.extend(before.zip(cpu_seconds()).map(|(before, after)| after - before));
+                Ok(())
+            },
+        )?;
+        let mut pairs = Vec::new();
+        for ((.., l, r), result) in heads.iter().zip(&results) {
+            let found = self.decrypt(result)?;
+            let at = |m: &[f64], i: usize, j: usize| m[i * TOKENS + j];
+            let exact = |i: usize, u: usize| -> f64 {
+                match side {
+                    Side::Gather => (0..FEATURES).map(|f| at(l, f, i) * at(r, f, u)).sum(),
+                    Side::Scatter => (0..TOKENS).map(|t| at(l, i, t) * at(r, t, u)).sum(),
+                }
+            };
+            let exact: Vec<f64> = (0..found.len()).map(|i| exact(i / TOKENS, i % TOKENS)).collect();
+            let largest = exact.iter().fold(0.0f64, |m, x| m.max(x.abs()));
+            pairs.extend(exact.iter().zip(&found).map(|(x, y)| (x / largest, y / largest)));
+        }
+        let cpu = cpu.into_iter().skip(1).fold(f64::INFINITY, f64::min);
+        Ok(figure.precise(PrecisionStats::of(pairs.into_iter())).cpu(cpu))
+    }
+
+    fn decrypt(&self, x: &Matrix) -> Result<Vec<f64>, Failure> {
+        let layout = x.entries().layout;
+        let degree = layout.rank() * TOKENS;
+        let mut words = vec![0; words_to_read(degree, 1)];
+        let mut plain = vec![vec![0.0; degree]; layout.ciphertexts()];
+        for (x, plain) in x.ciphertexts().iter().zip(&mut plain) {
+            self.secret.decrypt_coefficients(x, &mut words, plain)?;
+        }
+        let value = |i: usize| {
+            let (c, at) = layout.position(i / TOKENS, i % TOKENS);
+            plain[c][at] / x.entries().scale
+        };
+        Ok((0..layout.rows() * TOKENS).map(value).collect())
+    }
+}
+
+fn places<T>(count: usize) -> Vec<Option<T>> {
+    (0..count).map(|_| None).collect()
+}
