@@ -14,6 +14,8 @@
 //! - The samples that share a ciphertext have masks that are shifts of one polynomial. A product is then no
 //!   dense product of N' columns but a correlation, 2k times cheaper: [`crate::accel::Accelerator::row_products`].
 //! - k rows become one ciphertext again by k key switches that share one division ([`SmallRing::multiply_plain`]).
+//! - Two packed matrices multiply as sums of outer products ([`PairEvaluator`]), with chains of products in mind; in
+//!   [`lanes`], many small matrices at once, where their rows come that way.
 
 pub mod lanes;
 mod layout;

@@ -33,7 +33,7 @@ pub(super) fn measure(
 ) -> Result<(), Failure> {
     let parameters = ParametersLiteral::N16_MATRIX.check()?.small_ring()?;
     let accelerator = Multicore::new(parameters.chain(), setting.threads, 1 << 17)?;
-    accelerator.run(|| {
+    let figures = accelerator.run(|| -> Result<Vec<Figure>, Failure> {
         let row = Layout::new(parameters.degree(), 1, TOKENS)?;
         let mut client = Client::new(&accelerator, &parameters)?;
         let (secret, _) = client.generate(RELEASES)?;
@@ -45,8 +45,9 @@ pub(super) fn measure(
         let ring = SmallRing::new(Evaluator::new(&accelerator, &parameters, &keys)?);
         let pair = PairEvaluator::new(&ring, 1, &mut vec![0; parameters.degree()])?;
         let bench = Bench { setting, accelerator: &accelerator, row, secret: &secret, ring: &ring, pair };
-        names.iter().try_for_each(|name| report(bench.figure(name)?))
-    })
+        names.iter().map(|name| bench.figure(name)).collect()
+    })?;
+    figures.into_iter().try_for_each(report)
 }
 
 struct Bench<'b> {
