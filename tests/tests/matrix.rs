@@ -11,8 +11,10 @@ use veilformer::ckks::server::Evaluator;
 use veilformer::ckks::{Ciphertext, KeyRequests, Parameters, ParametersLiteral, SwitchingKey};
 use veilformer::matrix::{EncryptedMatrix, EncryptedVector, Entries, Layout, PlainMatrix, Side, SmallRing};
 use veilformer::ring::SecretSeed;
+use veilformer::transformer::Parameter;
 use veilformer::wire::{Codec, Reader};
 use veilformer_multicore::Multicore;
+use veilformer_plain::model::Model;
 
 const INSECURE: ParametersLiteral = ParametersLiteral::INSECURE_TOY_MATRIX;
 const ROWS: usize = 20;
@@ -155,5 +157,90 @@ fn products_are_the_same_bit_for_bit_on_every_backend() {
         }
         let (_, at) = output.position(0, column);
         assert!((row[at] / SCALE - exact(99)).abs() < 2f64.powi(-10), "column {column}");
+    }
+}
+
+/// w·x at 128-bit security, with `rows` × `inner` weights and `columns` tokens: the bits that are right of the
+/// largest entry.
+fn bits_at_128_bit_security(
+    rows: usize,
+    inner: usize,
+    columns: usize,
+    weight: impl Fn(usize, usize) -> f64,
+) -> f64 {
+    let parameters = ParametersLiteral::N16_MATRIX.check().unwrap().small_ring().unwrap();
+    assert!(!parameters.is_insecure() && parameters.log_qp() < 214.0);
+    let degree = parameters.degree();
+    let accelerator = Multicore::new(parameters.chain(), 2, 1 << 16).unwrap();
+    let secret = secret(&accelerator, &parameters);
+    let layout = Layout::new(degree, inner, columns).unwrap();
+    let mut requests = KeyRequests::new();
+    type Ring<'a> = SmallRing<'a, Multicore, [SwitchingKey<Multicore>]>;
+    Ring::packing_keys(layout.log_rank(), 0, &mut requests).unwrap();
+    let (mut signed, mut words) = (vec![0; degree], vec![0; 2 * degree]);
+    let keys: Vec<_> = requests
+        .iter()
+        .map(|r| secret.switching_key(r.id, r.level, &mut signed, &mut words).unwrap())
+        .collect();
+    let mut coefficients = vec![vec![0; degree]; layout.ciphertexts()];
+    for (i, t) in (0..inner).flat_map(|i| (0..columns).map(move |t| (i, t))) {
+        let (c, at) = layout.position(i, t);
+        coefficients[c][at] = (value(1, i, t) * SCALE) as i64;
+    }
+    let mut rng = ChaCha20Rng::from_seed([3; 32]);
+    let mut ciphertexts = Vec::new();
+    for c in &mut coefficients {
+        let seeded = secret.encrypt_seeded(1, c, &mut rng, &mut words).unwrap();
+        ciphertexts.push(seeded.expand(&accelerator, &mut words).unwrap());
+    }
+    let x =
+        EncryptedMatrix::new(Entries { layout, scale: SCALE, bound: 1.0, noise: 4.0 }, ciphertexts).unwrap();
+    let output = layout.with_rows(rows).unwrap();
+    let mut integers = vec![0; PlainMatrix::words_needed(&output, &layout)];
+    let w = PlainMatrix::quantize(&output, &layout, &mut integers, &weight).unwrap();
+    let w = w.with_bound(8.0 * w.norm());
+    let mut limbs: Vec<_> =
+        (0..Ring::scratch_limbs(x.entries(), 1, 2)).map(|_| accelerator.allocate().unwrap()).collect();
+    let mut out: Vec<_> = (0..output.ciphertexts()).map(|_| None).collect();
+    let ring = SmallRing::new(Evaluator::new(&accelerator, &parameters, &keys[..]).unwrap());
+    let entries = ring.multiply_plain(&w, &x, SCALE, &mut limbs, &mut out).unwrap();
+    let mut plain = vec![vec![0.0; degree]; out.len()];
+    for (x, plain) in out.iter().flatten().zip(&mut plain) {
+        secret.decrypt_coefficients(x, &mut words, plain).unwrap();
+    }
+    let (mut worst, mut largest) = (0.0f64, 0.0f64);
+    for (o, t) in (0..rows).flat_map(|o| (0..columns).map(move |t| (o, t))) {
+        let exact: f64 = (0..inner).map(|i| weight(o, i) * value(1, i, t)).sum();
+        let (c, at) = output.position(o, t);
+        worst = worst.max((plain[c][at] / entries.scale - exact).abs());
+        largest = largest.max(exact.abs());
+    }
+    -(worst / largest).log2()
+}
+
+#[test]
+fn products_at_128_bits_of_security() {
+    for (rows, inner, columns) in [(800, 77, 100), (3, 800, 128), (65, 129, 300), (5, 6, 8000), (1, 1, 1)] {
+        let bits = bits_at_128_bit_security(rows, inner, columns, weight);
+        assert!(bits > 12.0, "{rows} × {inner} × {columns}: {bits} bits");
+    }
+}
+
+#[test]
+fn products_of_a_trained_model() {
+    let assets = concat!(env!("CARGO_MANIFEST_DIR"), "/../hosts/cli/assets/veil-mini");
+    let model = Model::load(assets.as_ref()).unwrap();
+    let width = model.config.width;
+    for (parameter, rows) in
+        [(Parameter::Expand(1), 2 * model.config.feed_forward), (Parameter::TokenEmbedding, 700)]
+    {
+        let weights = model.parameters.get(parameter);
+        // Expand maps rows to columns; an embedding has a row for every word piece.
+        let entry = |o: usize, i: usize| match parameter {
+            Parameter::TokenEmbedding => weights[o * width + i] as f64,
+            _ => weights[i * rows + o] as f64,
+        };
+        let bits = bits_at_128_bit_security(rows, width, 128, entry);
+        assert!(bits > 12.0, "{parameter:?}: {bits} bits");
     }
 }

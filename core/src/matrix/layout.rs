@@ -17,6 +17,8 @@ pub struct Layout {
 
 /// Fewest columns after padding: kernels work on runs of as many words.
 const MIN_COLUMNS: usize = 8;
+/// Most rows of a ciphertext: each takes a key of its own, and a matrix of few columns is small anyway.
+const MAX_RANK: usize = 128;
 
 impl Layout {
     /// `rows` by `columns` in a ring of degree N'.
@@ -30,7 +32,7 @@ impl Layout {
         if columns == 0 || columns > degree {
             return Err(Error::Columns { have: columns, max: degree });
         }
-        let padded = columns.next_power_of_two().max(MIN_COLUMNS);
+        let padded = columns.next_power_of_two().max(MIN_COLUMNS).max(degree / MAX_RANK);
         Ok(Self { rows, columns, log_rank: (degree / padded).trailing_zeros() })
     }
 
