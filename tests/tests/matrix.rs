@@ -9,7 +9,10 @@ use veilformer::accel::{Accelerator, Trusted};
 use veilformer::ckks::client::{KeyTag, SecretKey};
 use veilformer::ckks::server::Evaluator;
 use veilformer::ckks::{Ciphertext, KeyRequests, Parameters, ParametersLiteral, SwitchingKey};
-use veilformer::matrix::{EncryptedMatrix, EncryptedVector, Entries, Layout, PlainMatrix, Side, SmallRing};
+use veilformer::matrix::lanes::{LaneEvaluator, Lanes};
+use veilformer::matrix::{
+    EncryptedMatrix, EncryptedVector, Entries, Layout, PairEvaluator, PlainMatrix, Side, SmallRing,
+};
 use veilformer::ring::SecretSeed;
 use veilformer::transformer::Parameter;
 use veilformer::wire::{Codec, Reader};
@@ -24,6 +27,11 @@ const SCALE: f64 = (1u64 << 40) as f64;
 
 fn value(seed: usize, i: usize, j: usize) -> f64 {
     ((seed * 7919 + i * 104_729 + j * 1_299_709 + 13) * 40_503 % 20_011) as f64 / 10_005.5 - 1.0
+}
+
+/// Narrow rows: few keys.
+fn lanes(parameters: &Parameters) -> Lanes {
+    Lanes::new(parameters.degree(), 16).unwrap()
 }
 
 fn weight(o: usize, i: usize) -> f64 {
@@ -56,6 +64,9 @@ impl Job {
         type Ring<'a> = SmallRing<'a, Multicore, [SwitchingKey<Multicore>]>;
         Ring::packing_keys(layout.log_rank(), 1, &mut requests).unwrap();
         Ring::thin_keys(&parameters, layout.log_rank(), 2, &mut requests).unwrap();
+        type Pair<'r> = PairEvaluator<'r, 'r, Multicore, [SwitchingKey<Multicore>]>;
+        Pair::required_keys(&parameters, layout.log_rank(), 1, &mut requests).unwrap();
+        lanes(&parameters).required_keys(1, &mut requests).unwrap();
         let (mut signed, mut words, mut scratch) = (vec![0; degree], vec![0; degree], vec![0; degree]);
         let mut codec = Codec::new(&accelerator, &parameters, &mut scratch).unwrap();
         let mut bytes = |write: &mut dyn FnMut(&mut Message, &mut Codec<'_, Multicore>)| {
@@ -96,7 +107,7 @@ impl Job {
 }
 
 impl Program for Job {
-    /// A plaintext product, then the gathered row, as one stream.
+    /// A plaintext product, a gathered row, a packed product, a product in lanes, as one stream.
     fn answer<A: Accelerator<Word = u64>>(&self, accelerator: &A) -> Vec<u8> {
         let (parameters, degree) = (&self.parameters, self.parameters.degree());
         let (mut words, mut scratch) = (vec![0; degree], vec![0; degree]);
@@ -122,8 +133,34 @@ impl Program for Job {
         let mut out: Vec<_> = (0..output.ciphertexts()).map(|_| None).collect();
         ring.multiply_plain(&w, &x, SCALE, &mut limbs, &mut out).unwrap();
         let row = ring.gather(&v, &x, 8.0).unwrap();
+
+        // Some columns of the first rows times these rows, packed; then the same ciphertexts as rows of lanes.
+        let evaluator = ring.evaluator();
+        let first = evaluator.drop_to(&x.ciphertexts()[0], 1).unwrap();
+        let rank = self.layout.rank();
+        let entries =
+            Entries { layout: self.layout.with_rows(rank).unwrap(), scale: SCALE / 1024.0, ..entries };
+        let pair = PairEvaluator::new(&ring, 1, &mut vec![0; degree]).unwrap();
+        let mut rows: Vec<_> = (0..rank).map(|_| None).collect();
+        pair.split(&first, &entries, &mut rows).unwrap();
+        let rows: Vec<_> = rows.into_iter().flatten().collect();
+        let mut columns: Vec<_> = (0..degree / rank).map(|_| None).collect();
+        pair.columns(&rows, Side::Gather, &mut columns).unwrap();
+        let columns: Vec<_> = columns.into_iter().flatten().take(rank).collect();
+        let zero = |level| Ciphertext::zero(accelerator, level).unwrap();
+        let mut work: Vec<_> = (0..rank).map(|_| zero(0)).collect();
+        let (mut packed, right) = ([None], EncryptedMatrix::new(entries, [first]).unwrap());
+        pair.multiply_transposed(&columns, &right, 64.0, &mut work, &mut packed).unwrap();
+        let lanes = lanes(parameters);
+        let lane = LaneEvaluator::new(*evaluator, lanes, 1, &mut vec![0; degree]).unwrap();
+        let mut work: Vec<_> = (0..lanes.work_rows(1)).map(|_| zero(1)).collect();
+        let mut tiles: Vec<_> = (0..lanes.width()).map(|_| zero(1)).collect();
+        lane.product(right.ciphertexts(), right.ciphertexts(), &mut work, &mut tiles).unwrap();
+
         let mut message = Message::default();
-        for ciphertext in out.iter().flatten().chain([row.ciphertext()]) {
+        let answers =
+            out.iter().flatten().chain([row.ciphertext()]).chain(packed.iter().flatten()).chain(&tiles);
+        for ciphertext in answers {
             codec.write_ciphertext(&mut message, self.tag, ciphertext).unwrap();
         }
         message.0
