@@ -16,7 +16,7 @@ use super::thin::projections;
 use super::{EncryptedMatrix, EncryptedRow, EncryptedVector, Entries, Error, Side, SmallRing};
 use crate::accel::{Accelerator, Evaluations, Polynomial};
 use crate::ckks::{self, Ciphertext, KeyId, KeyRequests, KeySource, Parameters, odd_inverse};
-use crate::ring::{Basis, MAX_LIMBS, bit_reverse};
+use crate::ring::{Basis, bit_reverse};
 
 /// Most rows or columns.
 const MAX_ROWS: usize = 1 << 10;
@@ -89,7 +89,7 @@ impl<'r, 'a, A: Accelerator, K: KeySource<A> + ?Sized> PairEvaluator<'r, 'a, A, 
             return Err(Error::Room { have, need: need.min(MAX_ROWS) });
         }
         let mut first = x.duplicate(ev.accelerator())?;
-        self.divide(&mut first, need)?;
+        ev.divide_exactly(&mut first, need)?;
         let row = Entries {
             layout: entries.layout.with_rows(1)?,
             noise: self.noise(entries, x.level()),
@@ -236,7 +236,7 @@ impl<'r, 'a, A: Accelerator, K: KeySource<A> + ?Sized> PairEvaluator<'r, 'a, A, 
     fn pick(&self, rows: &mut [Ciphertext<A>], log_rank: u32) -> Result<Ciphertext<A>, Error> {
         let (ev, degree) = (self.ring.evaluator(), self.degree());
         ev.accelerator().for_each(rows, |i, row| {
-            self.divide(row, 1 << log_rank)?;
+            ev.divide_exactly(row, 1 << log_rank)?;
             self.shift(row, i)
         })?;
         let mut list: heapless::Vec<&mut Ciphertext<A>, MAX_ROWS> = rows.iter_mut().collect();
@@ -306,16 +306,6 @@ impl<'r, 'a, A: Accelerator, K: KeySource<A> + ?Sized> PairEvaluator<'r, 'a, A, 
         let power = self.powers.get(i as usize).ok_or(ckks::Error::Level { have, need: level })?;
         let base = power.duplicate_to(accelerator, Basis::level(level))?;
         Ok(base.automorphism(accelerator, exponent >> i)?)
-    }
-
-    /// x/`by` modulo q: exact for a linear map that multiplies by as much, message and noise.
-    fn divide(&self, x: &mut Ciphertext<A>, by: usize) -> Result<(), Error> {
-        let accelerator = self.ring.evaluator().accelerator();
-        let moduli = accelerator.chain().of(Basis::level(x.level()));
-        let inverses: heapless::Vec<u64, MAX_LIMBS> =
-            moduli.map(|m| m.inverse(m.reduce(by as u64))).collect();
-        x.parts.iter_mut().try_for_each(|part| part.multiply_scalar_assign(accelerator, &inverses))?;
-        Ok(())
     }
 
     /// After the switches of a split: what the first adds is doubled in all the others.

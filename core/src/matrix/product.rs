@@ -55,7 +55,7 @@ impl<'a, A: Accelerator, K: KeySource<A> + ?Sized> SmallRing<'a, A, K> {
     ///
     /// # Errors
     /// [`Error::Shape`], [`Error::Room`], [`Error::Overflow`]; [`ckks::Error::LevelsExhausted`] at level 0;
-    /// [`ckks::Error::MissingKey`].
+    /// [`ckks::Error::MissingKey`] before any work.
     pub fn multiply_plain<S: AsRef<[Ciphertext<A>]>>(
         &self,
         w: &PlainMatrix<'_>,
@@ -86,6 +86,9 @@ impl<'a, A: Accelerator, K: KeySource<A> + ?Sized> SmallRing<'a, A, K> {
         if have < need {
             return Err(Error::Room { have, need });
         }
+        let mut keys = KeyRequests::new();
+        Self::packing_keys(input.log_rank(), level - 1, &mut keys)?;
+        keys.iter().try_for_each(|key| ev.check_key(key.id, key.level))?;
         let (operand, scratch) = scratch.split_at_mut(2 * primes * input.ciphertexts());
         let basis = Basis::level(level);
         let lifts = ev.scalars(basis, lift, 1.0)?;

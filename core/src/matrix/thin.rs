@@ -7,7 +7,6 @@
 use super::{EncryptedMatrix, Entries, Error, Layout, SmallRing};
 use crate::accel::Accelerator;
 use crate::ckks::{self, Ciphertext, KeyId, KeyRequests, KeySource, Parameters};
-use crate::ring::{Basis, MAX_LIMBS};
 
 /// What a vector is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -238,14 +237,8 @@ impl<A: Accelerator, K: KeySource<A> + ?Sized> SmallRing<'_, A, K> {
     /// so that it touches no noise but that of the key switches.
     fn first_row(&self, mut x: Ciphertext<A>, log_rank: u32) -> Result<Ciphertext<A>, Error> {
         let ev = self.evaluator();
-        let chain = ev.parameters().chain();
-        let rank = 1u64 << log_rank;
-        let inverses: heapless::Vec<u64, MAX_LIMBS> =
-            chain.of(Basis::level(x.level())).map(|m| m.inverse(m.reduce(rank))).collect();
-        for part in &mut x.parts {
-            part.multiply_scalar_assign(ev.accelerator(), &inverses)?;
-        }
-        for galois in projections(chain.degree(), log_rank) {
+        ev.divide_exactly(&mut x, 1 << log_rank)?;
+        for galois in projections(ev.parameters().degree(), log_rank) {
             let image = ev.automorphism(&x, galois)?;
             ev.add_assign(&mut x, &image)?;
         }

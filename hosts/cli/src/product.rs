@@ -55,7 +55,7 @@ pub(crate) struct Comparison {
     why: String,
 }
 
-/// A multiply-accumulate of residues over one butterfly, and what is done with every output of a product besides.
+/// A multiply-accumulate of residues over one butterfly, what is done with every output included.
 const MULTIPLY_ADD: f64 = 0.7;
 
 impl Comparison {
@@ -74,11 +74,13 @@ impl Comparison {
             return Err(Failure::new(Exit::Usage, message));
         }
         let ways = if encrypted {
-            [Self::lanes(&small, shape, parameters)?, Self::slots(parameters, shape, None)?]
+            [Self::lanes(&small, shape, parameters, unit)?, Self::slots(parameters, shape, None, unit)?]
         } else {
-            [Self::rows(&small, shape, parameters)?, Self::slots(parameters, shape, Some(Factor::Left))?]
+            [
+                Self::rows(&small, shape, parameters, unit)?,
+                Self::slots(parameters, shape, Some(Factor::Left), unit)?,
+            ]
         };
-        let ways = ways.map(|(way, work)| Way { predicted_s: unit * work, ..way });
         let best = usize::from(ways[1].predicted_s < ways[0].predicted_s);
         let ratio = ways[1 - best].predicted_s / ways[best].predicted_s;
         let why = format!(
@@ -92,7 +94,7 @@ impl Comparison {
     }
 
     /// Packed rows in the small ring: an integer product, and a key switch for every row of a result's ciphertexts.
-    fn rows(small: &Parameters, shape: Shape, big: &Parameters) -> Result<(Way, f64), Failure> {
+    fn rows(small: &Parameters, shape: Shape, big: &Parameters, unit: f64) -> Result<Way, Failure> {
         let input = Layout::new(small.degree(), shape.inner, shape.tokens)?;
         let output = input.with_rows(shape.outer)?;
         let (factor, level) = (big.degree() / small.degree(), 1);
@@ -108,19 +110,18 @@ impl Comparison {
         let work = switch
             + share(small, big) * 4.0 * packed as f64
             + products * (level + 1) as f64 * MULTIPLY_ADD / butterflies(big) / OVERHEAD;
-        let way = Way {
+        Ok(Way {
             name: "small ring",
             key_switches: down + up + packed,
             plaintext_products: shape.inner.div_ceil(input.rank()) * shape.outer,
             levels: 1,
             keys: keys.len(),
-            predicted_s: 0.0,
-        };
-        Ok((way, work))
+            predicted_s: unit * work,
+        })
     }
 
     /// Rows of lanes in the small ring: as many products at once as there are lanes.
-    fn lanes(small: &Parameters, shape: Shape, big: &Parameters) -> Result<(Way, f64), Failure> {
+    fn lanes(small: &Parameters, shape: Shape, big: &Parameters, unit: f64) -> Result<Way, Failure> {
         let lanes = Lanes::new(small.degree(), block_size(shape.tokens.max(shape.outer)))?;
         let blocks = shape.tokens.div_ceil(lanes.width()) * shape.outer.div_ceil(lanes.width());
         let mut keys = KeyRequests::new();
@@ -129,19 +130,23 @@ impl Comparison {
         let products = (4 * small.degree() * lanes.width() * shape.inner * blocks) as f64;
         let work = share(small, big) * key_switches as f64 * Work::new(small).key_switch(1)
             + products * 2.0 * MULTIPLY_ADD / butterflies(big) / OVERHEAD;
-        let way = Way {
+        Ok(Way {
             name: "small ring",
             key_switches,
             plaintext_products: 0,
             levels: 1,
             keys: keys.len() + 1,
-            predicted_s: 0.0,
-        };
-        Ok((way, work))
+            predicted_s: unit * work,
+        })
     }
 
     /// Blocks in slots, at the lowest level where that is possible; as many as there are lanes at once.
-    fn slots(parameters: &Parameters, shape: Shape, weights: Option<Factor>) -> Result<(Way, f64), Failure> {
+    fn slots(
+        parameters: &Parameters,
+        shape: Shape,
+        weights: Option<Factor>,
+        unit: f64,
+    ) -> Result<Way, Failure> {
         let dimension = block_size(shape.tokens);
         let packing = Packing::new(parameters, dimension, dimension)?;
         let Cost { key_switches, plaintext_products, levels, keys } =
@@ -156,15 +161,14 @@ impl Comparison {
         let work = Work::new(parameters);
         let predicted =
             switches as f64 * work.key_switch(levels) + products as f64 * work.limb_products(levels);
-        let way = Way {
+        Ok(Way {
             name: "slots",
             key_switches: switches,
             plaintext_products: products,
             levels,
             keys,
-            predicted_s: 0.0,
-        };
-        Ok((way, predicted))
+            predicted_s: unit * predicted,
+        })
     }
 
     pub(crate) fn describe(&self) -> String {

@@ -3,7 +3,7 @@
 use super::{Evaluator, same_level};
 use crate::accel::{Accelerator, Polynomial};
 use crate::ckks::{Ciphertext, Error, KeyId, KeySource, Plaintext, Product};
-use crate::ring::Basis;
+use crate::ring::{Basis, MAX_LIMBS};
 
 impl<A: Accelerator, K: KeySource<A> + ?Sized> Evaluator<'_, A, K> {
     /// x += y, at the same level.
@@ -65,6 +65,16 @@ impl<A: Accelerator, K: KeySource<A> + ?Sized> Evaluator<'_, A, K> {
     pub fn multiply_integer_assign(&self, x: &mut Ciphertext<A>, value: i32) -> Result<(), Error> {
         let s = self.scalars(x.parts[0].basis(), value as f64, 1.0)?;
         x.parts.iter_mut().try_for_each(|part| part.multiply_scalar_assign(self.accelerator, &s))?;
+        Ok(())
+    }
+
+    /// x = x/`by` modulo q, message and noise: exact ahead of a linear map that multiplies everything by as much.
+    /// `by` is prime to q.
+    pub(crate) fn divide_exactly(&self, x: &mut Ciphertext<A>, by: usize) -> Result<(), Error> {
+        let moduli = self.parameters.chain().of(x.parts[0].basis());
+        let inverses: heapless::Vec<u64, MAX_LIMBS> =
+            moduli.map(|m| m.inverse(m.reduce(by as u64))).collect();
+        x.parts.iter_mut().try_for_each(|part| part.multiply_scalar_assign(self.accelerator, &inverses))?;
         Ok(())
     }
 

@@ -71,7 +71,7 @@ impl<A: Accelerator, K: KeySource<A> + ?Sized> LaneEvaluator<'_, A, K> {
             self.multiply(split, 0, right, part, out, part)?;
         }
 
-        self.divide_by_width(crossed, level)?;
+        self.divide_by_width(crossed)?;
         self.transform(Direction::Forward, crossed, 2, width)?;
         let squares = &mut scratch[..width];
         self.conjugate_both(crossed, squares)?;

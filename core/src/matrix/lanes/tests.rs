@@ -258,7 +258,7 @@ fn without_keys_the_transpose_is_exact() {
         let e = b.evaluator();
         let (width, m) = (32, b.modulus(2));
         let (words, mut rows) = b.random_rows(width, 5);
-        e.divide_by_width(&mut rows, LEVEL).unwrap();
+        e.divide_by_width(&mut rows).unwrap();
         e.transform(Direction::Forward, &mut rows, 1, width).unwrap();
         for (position, row) in rows.iter_mut().enumerate() {
             let galois = b.lanes.galois(b.lanes.conjugate(position));

@@ -11,7 +11,7 @@ use super::fourier::Direction;
 use super::{LaneEvaluator, check_rows};
 use crate::accel::{Accelerator, Evaluations, Polynomial};
 use crate::ckks::{Ciphertext, Error, KeySource};
-use crate::ring::{Basis, MAX_LIMBS};
+use crate::ring::Basis;
 
 impl<A: Accelerator, K: KeySource<A> + ?Sized> LaneEvaluator<'_, A, K> {
     /// Transposes in place, lane by lane: of d `rows`, the first `live` hold a
@@ -34,7 +34,7 @@ impl<A: Accelerator, K: KeySource<A> + ?Sized> LaneEvaluator<'_, A, K> {
                 row.parts.iter_mut().try_for_each(|part| accelerator.clear(part.limbs_mut()))
             })?);
         }
-        self.divide_by_width(&mut rows[..live], level)?;
+        self.divide_by_width(&mut rows[..live])?;
         self.transform(Direction::Forward, rows, 2, live)?;
         accelerator.for_each(rows, |position, row| {
             let galois = self.lanes.galois(self.lanes.conjugate(position));
@@ -46,16 +46,10 @@ impl<A: Accelerator, K: KeySource<A> + ?Sized> LaneEvaluator<'_, A, K> {
         self.transform(Direction::Inverse, rows, 2, self.lanes.width)
     }
 
-    /// Multiplies both polynomials of every row by 1/d.
-    pub(super) fn divide_by_width(&self, rows: &mut [Ciphertext<A>], level: usize) -> Result<(), Error> {
-        let accelerator = self.evaluator.accelerator();
-        let moduli = accelerator.chain().of(Basis::level(level));
-        let inverse: heapless::Vec<u64, MAX_LIMBS> =
-            moduli.map(|m| m.inverse(m.reduce(self.lanes.width as u64))).collect();
-        accelerator.for_each(rows, |_, row| {
-            row.parts.iter_mut().try_for_each(|part| part.multiply_scalar_assign(accelerator, &inverse))
-        })?;
-        Ok(())
+    /// Every row times 1/d.
+    pub(super) fn divide_by_width(&self, rows: &mut [Ciphertext<A>]) -> Result<(), Error> {
+        let (accelerator, width) = (self.evaluator.accelerator(), self.lanes.width);
+        accelerator.for_each(rows, |_, row| self.evaluator.divide_exactly(row, width))
     }
 
     /// destination = σ(x/P), for x over Q_level ∪ P.

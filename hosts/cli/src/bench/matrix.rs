@@ -314,11 +314,13 @@ fn weights(rows: usize, inner: usize) -> Vec<f64> {
     values(rows * inner, 5).iter().map(|w| w / (inner as f64).sqrt()).collect()
 }
 
-fn places(count: usize) -> Vec<Option<Ciphertext<Multicore>>> {
+/// Places for results.
+pub(super) fn places<T>(count: usize) -> Vec<Option<T>> {
     (0..count).map(|_| None).collect()
 }
 
-fn encrypt(
+/// Encrypts coefficients, which are wiped.
+pub(super) fn encrypt(
     secret: &SecretKey<'_, Multicore>,
     accelerator: &Multicore,
     coefficients: &mut [i64],

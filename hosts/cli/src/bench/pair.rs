@@ -1,8 +1,9 @@
 //! Products of packed matrices for twelve heads, as they follow projections and are followed by them.
 
+use super::matrix::{encrypt, places};
 use super::scheme::values;
 use super::{Figure, Setting};
-use crate::client::{Client, RELEASES, system_rng};
+use crate::client::{Client, RELEASES};
 use crate::exit::Failure;
 use crate::output::cpu_seconds;
 use crate::server::KeyStore;
@@ -68,12 +69,8 @@ impl Bench<'_> {
             let (c, at) = layout.position(i / TOKENS, i % TOKENS);
             coefficients[c][at] = (value * scale) as i64;
         }
-        let mut words = vec![0; degree];
-        let mut ciphertexts = Vec::new();
-        for c in &mut coefficients {
-            let seeded = self.secret.encrypt_seeded(1, c, &mut system_rng()?, &mut words)?;
-            ciphertexts.push(seeded.expand(self.accelerator, &mut words)?);
-        }
+        let encrypted = coefficients.iter_mut().map(|c| encrypt(self.secret, self.accelerator, c, 1));
+        let ciphertexts = encrypted.collect::<Result<_, _>>()?;
         Ok(EncryptedMatrix::new(Entries { layout, scale, bound: 1.0, noise: 4.0 }, ciphertexts)?)
     }
 
@@ -167,8 +164,4 @@ impl Bench<'_> {
         };
         Ok((0..layout.rows() * TOKENS).map(value).collect())
     }
-}
-
-fn places<T>(count: usize) -> Vec<Option<T>> {
-    (0..count).map(|_| None).collect()
 }
