@@ -8,14 +8,16 @@ use rand_core::SeedableRng;
 use veilformer::accel::{Accelerator, Trusted};
 use veilformer::ckks::client::{KeyTag, SecretKey};
 use veilformer::ckks::server::Evaluator;
-use veilformer::ckks::{Ciphertext, KeyRequests, Parameters, ParametersLiteral, SwitchingKey};
+use veilformer::ckks::{
+    Ciphertext, KeyId, KeyRequest, KeyRequests, Parameters, ParametersLiteral, SwitchingKey,
+};
 use veilformer::matrix::lanes::{LaneEvaluator, Lanes};
 use veilformer::matrix::{
     EncryptedMatrix, EncryptedVector, Entries, Layout, PairEvaluator, PlainMatrix, Side, SmallRing,
 };
 use veilformer::ring::SecretSeed;
 use veilformer::transformer::Parameter;
-use veilformer::wire::{Codec, Reader};
+use veilformer::wire::{Codec, Error, Field, Reader};
 use veilformer_multicore::Multicore;
 use veilformer_plain::model::Model;
 
@@ -279,5 +281,24 @@ fn products_of_a_trained_model() {
         };
         let bits = bits_at_128_bit_security(rows, width, 128, entry);
         assert!(bits > 12.0, "{parameter:?}: {bits} bits");
+    }
+}
+
+/// A file cannot bring in a key that the small ring's security was not checked for.
+#[test]
+fn a_key_file_above_the_small_ring_is_refused() {
+    let parameters = INSECURE.check().unwrap();
+    let degree = parameters.degree();
+    let accelerator = Multicore::new(parameters.chain(), 1, 1024).unwrap();
+    let secret = secret(&accelerator, &parameters);
+    let (mut signed, mut words, mut scratch) = (vec![0; degree], vec![0; degree], vec![0; degree]);
+    let mut codec = Codec::new(&accelerator, &parameters, &mut scratch).unwrap();
+    for id in [KeyId::ToSmallRing, KeyId::FromSmallRing] {
+        let mut make = |level| {
+            let request = KeyRequest { id, level };
+            codec.make_switching_key(&mut Message::default(), &secret, request, &mut signed, &mut words).err()
+        };
+        assert_eq!(make(2), None);
+        assert_eq!(make(3), Some(Error::Field { field: Field::Level, have: 3, max: 2 }));
     }
 }

@@ -172,7 +172,12 @@ impl<A: Accelerator> Codec<'_, A> {
             return Err(ckks::Error::Parameter { field, given: 0, min: 1, max: MAX_LIMBS as u32 }.into());
         }
         let bootstrapped = self.parameters.bootstrap().is_some();
-        let max = if request.id == KeyId::DenseToSparse { 0 } else { self.parameters.top_level() };
+        let small_ring = self.parameters.small_ring();
+        let max = match request.id {
+            KeyId::DenseToSparse => 0,
+            KeyId::ToSmallRing | KeyId::FromSmallRing => small_ring.as_ref().map_or(0, Parameters::top_level),
+            _ => self.parameters.top_level(),
+        };
         if request.level > max {
             return Err(Error::Field { field: Field::Level, have: request.level as u64, max: max as u64 });
         }
@@ -182,9 +187,7 @@ impl<A: Accelerator> Codec<'_, A> {
             KeyId::Relinearization => true,
             KeyId::Galois(g) => g % 2 == 1 && g > 1 && g <= max,
             KeyId::DenseToSparse | KeyId::SparseToDense => bootstrapped,
-            KeyId::ToSmallRing | KeyId::FromSmallRing => {
-                self.parameters.small_ring().is_ok_and(|small| request.level <= small.top_level())
-            }
+            KeyId::ToSmallRing | KeyId::FromSmallRing => small_ring.is_ok(),
             KeyId::Component { log_rank, index } => {
                 (log_rank as u32) < self.parameters.degree().trailing_zeros() && index >> log_rank == 0
             }
