@@ -69,8 +69,7 @@ impl Comparison {
     ) -> Result<Self, Failure> {
         let small = parameters.small_ring()?;
         if small.top_level() == 0 {
-            let message =
-                "a product needs SlotToCoeff to end at level 1 or above; add --parameters n16/matrix, for instance";
+            let message = "a product needs SlotToCoeff to end at level 1 or above; add --parameters n16/matrix, for instance";
             return Err(Failure::new(Exit::Usage, message));
         }
         let ways = if encrypted {
