@@ -12,7 +12,7 @@ use veilformer::ring::SecretSeed;
 use veilformer::transformer::slots::{
     EncryptedSlots, Layout, Plan, PlanSlots, Scratch, SlotExecutor, SlotTensor,
 };
-use veilformer::transformer::{Config, Loss, Parameter, Site, forward};
+use veilformer::transformer::{Config, Kernel, Loss, Parameter, Site, Targets, forward};
 use veilformer_multicore::Multicore;
 use veilformer_plain::executor::{Functions, PlainExecutor};
 use veilformer_plain::model::Model;
@@ -157,6 +157,8 @@ fn attention_of_every_token_agrees_with_the_polynomial_twin() {
         classes: 2,
         vocabulary: 30,
         lora_rank: 0,
+        lora_targets: Targets::ALL,
+        kernel: Kernel::Gaussian,
         first_norm: false,
         embedding_affine: false,
         norm_epsilon: 1e-5,

@@ -1,8 +1,11 @@
 //! The backward pass, by hand: [`super::forward`] read from the last line to the first.
+//!
+//! It asks the executor for nothing that no trained weight needs: with LoRA, no gradient of a frozen matrix is summed, and
+//! layer 0 stops at its LoRA factors, without a gradient by its input.
 
-use super::{
-    Config, LayerTape, Loss, Norm, Parameter, Projection, ProjectionTape, Record, Tape, TrainingExecutor,
-};
+use super::attention::attention_backward;
+use super::forward::{HeadTape, LayerTape, ProjectionTape, Record, Tape};
+use super::{Config, Loss, Norm, Parameter, Projection, Site, Targets, Trainable, TrainingExecutor};
 
 /// The gradient of the loss by the logits: softmax(y) − t, or y − t. The target is a tensor like the logits (one-hot
 /// for cross-entropy), because labels are private too.
@@ -14,139 +17,170 @@ pub fn loss_gradient<E: TrainingExecutor>(
 ) -> Result<E::Tensor, E::Error> {
     match config.loss {
         Loss::CrossEntropy => {
-            let probabilities = executor.softmax(logits)?;
+            let probabilities = softmax(executor, logits)?;
             executor.subtract(&probabilities, target)
         }
         Loss::SquaredError => executor.subtract(logits, target),
     }
 }
 
-/// Adds the gradients of all weights of the encoder and the head to the executor's, and returns the gradient by the
-/// input (the normalised embedding).
+/// exp(y − mean(y)) over its sum. Centring the logits does for polynomials what subtracting the largest does for floating
+/// point, and is linear: with c classes, sums are at least c and exponents spread evenly about 0.
+fn softmax<E: TrainingExecutor>(ex: &mut E, logits: &E::Tensor) -> Result<E::Tensor, E::Error> {
+    let centred = ex.centre(logits)?;
+    let exponentials = ex.apply(&centred, Site::LossExp)?;
+    let sums = ex.row_sums(&exponentials)?;
+    let inverses = ex.apply(&sums, Site::LossInverse)?;
+    ex.multiply(&exponentials, &inverses)
+}
+
+/// Adds the gradients of the trained weights of the encoder and the head to the executor's. The gradient by the input
+/// (the normalised embedding) comes back where the embedding is trained.
 pub fn backward<E: TrainingExecutor>(
     config: &Config,
     executor: &mut E,
     tape: Tape<E::Tensor>,
     d_logits: &E::Tensor,
     mask: &E::Tensor,
-) -> Result<E::Tensor, E::Error> {
+) -> Result<Option<E::Tensor>, E::Error> {
     let Tape { mut layers, head } = tape;
-    let ex = executor;
-
-    let dy = linear_backward(ex, &head.after_tanh, d_logits, Parameter::Classifier)?;
-    let dy = ex.tanh_backward(&head.before_tanh, &head.after_tanh, &dy)?;
-    let dy = match &head.low_rank {
-        Some(low_rank) => {
-            let dy = linear_backward(ex, low_rank, &dy, Parameter::HeadUp)?;
-            linear_backward(ex, &head.normed, &dy, Parameter::HeadDown)?
-        }
-        None => linear_backward(ex, &head.normed, &dy, Parameter::HeadUp)?,
-    };
-    let mut dx = ex.layer_norm_backward(&head.input, &dy, Norm::Final)?;
+    let mut pass = Backward { config, trained: executor.trained(), ex: executor, mask };
+    let mut gradient = pass.head(&head, d_logits)?;
     drop(head);
-
     while let Some(tape) = layers.pop() {
-        dx = layer_backward(config, ex, layers.len(), tape, dx, mask)?;
+        let Some(dy) = gradient else { return Ok(None) };
+        gradient = pass.layer(layers.len(), &tape, dy)?;
     }
-    Ok(dx)
+    Ok(gradient)
 }
 
-/// y = x·W: adds xᵀ·dy to W's gradient, returns dy·Wᵀ.
-fn linear_backward<E: TrainingExecutor>(
-    ex: &mut E,
-    x: &E::Tensor,
-    dy: &E::Tensor,
-    weight: Parameter,
-) -> Result<E::Tensor, E::Error> {
-    ex.accumulate(x, dy, weight)?;
-    ex.linear_transposed(dy, weight)
+/// A backward pass under way.
+struct Backward<'a, E: TrainingExecutor> {
+    config: &'a Config,
+    trained: Trainable,
+    ex: &'a mut E,
+    mask: &'a E::Tensor,
 }
 
-/// y = x·W + (x·A)·B.
-fn projection_backward<E: TrainingExecutor>(
-    ex: &mut E,
-    x: &E::Tensor,
-    lora: &ProjectionTape<Record, E::Tensor>,
-    dy: &E::Tensor,
-    projection: Projection,
-    layer: usize,
-) -> Result<E::Tensor, E::Error> {
-    let dx = linear_backward(ex, x, dy, Parameter::Attention(projection, layer))?;
-    let Some(down) = &lora.0 else { return Ok(dx) };
-    let d_down = linear_backward(ex, down, dy, Parameter::LoraUp(projection, layer))?;
-    let dx_lora = linear_backward(ex, x, &d_down, Parameter::LoraDown(projection, layer))?;
-    ex.add(&dx, &dx_lora)
-}
+/// A gradient, or `None` where nobody wants it.
+type Wanted<E> = Result<Option<<E as super::Executor>::Tensor>, <E as super::Executor>::Error>;
 
-/// Through both halves of an encoder layer.
-fn layer_backward<E: TrainingExecutor>(
-    config: &Config,
-    ex: &mut E,
-    layer: usize,
-    tape: LayerTape<Record, E::Tensor>,
-    dy: E::Tensor,
-    mask: &E::Tensor,
-) -> Result<E::Tensor, E::Error> {
-    // Feed-forward: y = m + (a ⊙ ReLU(b))·W.
-    let d_gated = linear_backward(ex, &tape.gated, &dy, Parameter::Contract(layer))?;
-    let d_hidden = ex.gate_backward(&tape.hidden, &d_gated, layer)?;
-    let d_normed = linear_backward(ex, &tape.middle_normed, &d_hidden, Parameter::Expand(layer))?;
-    let d_feed_forward = ex.layer_norm_backward(&tape.middle, &d_normed, Norm::Second(layer))?;
-    let d_middle = ex.add(&dy, &d_feed_forward)?;
-
-    // Attention: m = x + (S·V)·W_O.
-    let d_mixed = linear_backward(ex, &tape.mixed, &d_middle, Parameter::Output(layer))?;
-    let d_scores = ex.head_products(&d_mixed, &tape.value)?;
-    let d_value = ex.mix_transposed(&tape.scores, &d_mixed)?;
-    let d_value = ex.mask_tokens(&d_value, mask)?;
-    let (d_query, d_key) = kernel_backward(config, ex, &tape, &d_scores, layer)?;
-
-    // The three projections, the first norm and the residual. In the last layer queries and residual are token 0's.
-    let x = tape.normed.as_ref().unwrap_or(&tape.input);
-    let [lora_query, lora_key, lora_value] = &tape.lora;
-    let from_key = projection_backward(ex, x, lora_key, &d_key, Projection::Key, layer)?;
-    let from_value = projection_backward(ex, x, lora_value, &d_value, Projection::Value, layer)?;
-    let mut dx = ex.add(&from_key, &from_value)?;
-    let x_query = tape.first.as_ref().unwrap_or(x);
-    let from_query = projection_backward(ex, x_query, lora_query, &d_query, Projection::Query, layer)?;
-    let first_only = tape.first.is_some();
-    dx = add_rows(ex, &dx, &from_query, first_only)?;
-    if config.has_first_norm(layer) {
-        dx = ex.layer_norm_backward(&tape.input, &dx, Norm::First(layer))?;
+impl<E: TrainingExecutor> Backward<'_, E> {
+    /// y = x·W: adds xᵀ·dy to W's gradient where W is trained.
+    fn weight(&mut self, x: &E::Tensor, dy: &E::Tensor, weight: Parameter) -> Result<(), E::Error> {
+        if self.trained.includes(weight) { self.ex.accumulate(x, dy, weight) } else { Ok(()) }
     }
-    add_rows(ex, &dx, &d_middle, first_only)
-}
 
-/// Adds gradients of all tokens, or of token 0.
-fn add_rows<E: TrainingExecutor>(
-    ex: &mut E,
-    dx: &E::Tensor,
-    more: &E::Tensor,
-    first_only: bool,
-) -> Result<E::Tensor, E::Error> {
-    if first_only { ex.add_to_first_token(dx, more) } else { ex.add(dx, more) }
-}
+    /// The same, and returns dy·Wᵀ.
+    fn linear(&mut self, x: &E::Tensor, dy: &E::Tensor, weight: Parameter) -> Result<E::Tensor, E::Error> {
+        self.weight(x, dy, weight)?;
+        self.ex.linear_transposed(dy, weight)
+    }
 
-/// S_ij = exp(z_ij), z_ij = −c·‖q_i − k_j‖², c = 1/(2√n). With E = dS ⊙ S the gradient by z,
-/// dq_i = −2c·Σ_j E_ij·(q_i − k_j) = −2c·((E·1)_i·q_i − (E·K)_i), and dk_j = −2c·((Eᵀ·1)_j·k_j − (Eᵀ·Q)_j).
-fn kernel_backward<E: TrainingExecutor>(
-    config: &Config,
-    ex: &mut E,
-    tape: &LayerTape<Record, E::Tensor>,
-    d_scores: &E::Tensor,
-    layer: usize,
-) -> Result<(E::Tensor, E::Tensor), E::Error> {
-    let factor = 2.0 * config.kernel_scale();
-    let e = ex.kernel_backward(&tape.scores, d_scores, layer)?;
+    /// From the logits to the input of the last norm.
+    fn head(&mut self, tape: &HeadTape<Record, E::Tensor>, d_logits: &E::Tensor) -> Wanted<E> {
+        let d_tanh = self.linear(&tape.after_tanh, d_logits, Parameter::Classifier)?;
+        let mut dy = self.ex.tanh_backward(&tape.before_tanh, &tape.after_tanh, &d_tanh)?;
+        let mut first = Parameter::HeadUp;
+        if let Some(low_rank) = &tape.low_rank {
+            dy = self.linear(low_rank, &dy, Parameter::HeadUp)?;
+            first = Parameter::HeadDown;
+        }
+        self.weight(&tape.normed, &dy, first)?;
+        if !self.trained.reaches_encoder(self.config) {
+            return Ok(None);
+        }
+        let d_normed = self.ex.linear_transposed(&dy, first)?;
+        self.ex.layer_norm_backward(&tape.input, &d_normed, Norm::Final).map(Some)
+    }
 
-    let attracted = ex.mix(&e, &tape.key)?;
-    let held = ex.weigh_by_rows(&e, &tape.query)?;
-    let d_query = ex.subtract(&attracted, &held)?;
-    let d_query = ex.scale(&d_query, factor)?;
+    /// Through both halves of an encoder layer.
+    fn layer(&mut self, layer: usize, tape: &LayerTape<Record, E::Tensor>, dy: E::Tensor) -> Wanted<E> {
+        // Feed-forward: y = m + (a ⊙ ReLU(b))·W.
+        let d_gated = self.linear(&tape.gated, &dy, Parameter::Contract(layer))?;
+        let d_hidden = self.ex.gate_backward(&tape.hidden, &d_gated, layer)?;
+        let d_normed = self.linear(&tape.middle_normed, &d_hidden, Parameter::Expand(layer))?;
+        let d_branch = self.ex.layer_norm_backward(&tape.middle, &d_normed, Norm::Second(layer))?;
+        let d_middle = self.ex.add(&dy, &d_branch)?;
 
-    let attracted = ex.mix_transposed(&e, &tape.query)?;
-    let held = ex.weigh_by_columns(&e, &tape.key)?;
-    let d_key = ex.subtract(&attracted, &held)?;
-    let d_key = ex.scale(&d_key, factor)?;
-    Ok((d_query, d_key))
+        // Attention: m = x + attend(LN(x))·W_O. In the last layer queries and residual are token 0's.
+        let d_mixed = self.linear(&tape.mixed, &d_middle, Parameter::Output(layer))?;
+        let Some(mut dx) = self.projections(layer, tape, d_mixed)? else { return Ok(None) };
+        if self.config.has_first_norm(layer) {
+            dx = self.ex.layer_norm_backward(&tape.input, &dx, Norm::First(layer))?;
+        }
+        if !self.trained.reaches_input_of(layer) {
+            return Ok(None);
+        }
+        self.add_rows(&dx, &d_middle, tape.first.is_some()).map(Some)
+    }
+
+    /// From the output of attention to the (normed) input of the layer.
+    fn projections(
+        &mut self,
+        layer: usize,
+        tape: &LayerTape<Record, E::Tensor>,
+        d_mixed: E::Tensor,
+    ) -> Wanted<E> {
+        let norm = Parameter::Gain(Norm::First(layer));
+        let through = self.trained.reaches_input_of(layer)
+            || (self.config.has_first_norm(layer) && self.trained.includes(norm));
+        let wanted = |p| {
+            let trains = |w: Parameter| !w.shape(self.config).is_empty() && self.trained.includes(w);
+            through || trains(Parameter::Attention(p, layer)) || trains(Parameter::LoraUp(p, layer))
+        };
+        let wanted = Targets {
+            query: wanted(Projection::Query),
+            key: wanted(Projection::Key),
+            value: wanted(Projection::Value),
+        };
+        let (attention, mixed) = (&tape.attention, &tape.mixed);
+        let d =
+            attention_backward(self.config, self.ex, layer, attention, mixed, d_mixed, self.mask, wanted)?;
+        let x = tape.normed.as_ref().unwrap_or(&tape.input);
+        let x_query = tape.first.as_ref().unwrap_or(x);
+        let [lora_query, lora_key, lora_value] = &tape.lora;
+        let key = self.projection(x, lora_key, d.key, Projection::Key, layer, through)?;
+        let value = self.projection(x, lora_value, d.value, Projection::Value, layer, through)?;
+        let query = self.projection(x_query, lora_query, d.query, Projection::Query, layer, through)?;
+        let (Some(key), Some(value), Some(query)) = (key, value, query) else { return Ok(None) };
+        let dx = self.ex.add(&key, &value)?;
+        self.add_rows(&dx, &query, tape.first.is_some()).map(Some)
+    }
+
+    /// y = x·W + (x·A)·B; the gradient by x where it goes on `through` the layer.
+    fn projection(
+        &mut self,
+        x: &E::Tensor,
+        lora: &ProjectionTape<Record, E::Tensor>,
+        dy: Option<E::Tensor>,
+        projection: Projection,
+        layer: usize,
+        through: bool,
+    ) -> Wanted<E> {
+        let Some(dy) = dy else { return Ok(None) };
+        let weight = Parameter::Attention(projection, layer);
+        self.weight(x, &dy, weight)?;
+        let mut dx = if through { Some(self.ex.linear_transposed(&dy, weight)?) } else { None };
+        if let Some(down) = &lora.0 {
+            let weight = Parameter::LoraDown(projection, layer);
+            let d_down = self.linear(down, &dy, Parameter::LoraUp(projection, layer))?;
+            self.weight(x, &d_down, weight)?;
+            if let Some(sum) = &mut dx {
+                let more = self.ex.linear_transposed(&d_down, weight)?;
+                *sum = self.ex.add(sum, &more)?;
+            }
+        }
+        Ok(dx)
+    }
+
+    /// Adds gradients of all tokens, or of token 0.
+    fn add_rows(
+        &mut self,
+        dx: &E::Tensor,
+        more: &E::Tensor,
+        first_only: bool,
+    ) -> Result<E::Tensor, E::Error> {
+        if first_only { self.ex.add_to_first_token(dx, more) } else { self.ex.add(dx, more) }
+    }
 }

@@ -1,5 +1,7 @@
 //! The sizes of a model: what a `config.json` says, without the weights.
 
+use super::Projection;
+
 /// The most encoder layers a model may have (bounds the tape, which lives on the stack).
 pub const MAX_LAYERS: usize = 12;
 
@@ -11,6 +13,43 @@ pub enum Loss {
     CrossEntropy,
     /// ½(y − t)² summed over the outputs (STS-B).
     SquaredError,
+}
+
+/// What makes attention weights of queries and keys.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub enum Kernel {
+    /// exp(−‖q − k‖²/(2√n)), not normalised (PAPER.md, eq. 2): the argument is never positive.
+    #[default]
+    Gaussian,
+    /// exp(q·k/√n) over its sum: the baseline.
+    Softmax,
+}
+
+/// A set of projections: those LoRA adapts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct Targets {
+    /// W_Q.
+    pub query: bool,
+    /// W_K.
+    pub key: bool,
+    /// W_V.
+    pub value: bool,
+}
+
+impl Targets {
+    /// All three, as in the paper.
+    pub const ALL: Self = Self { query: true, key: true, value: true };
+
+    /// Whether a projection is one of them.
+    pub fn includes(self, projection: Projection) -> bool {
+        match projection {
+            Projection::Query => self.query,
+            Projection::Key => self.key,
+            Projection::Value => self.value,
+        }
+    }
 }
 
 /// The shape of an encoder and its head.
@@ -35,8 +74,12 @@ pub struct Config {
     pub classes: usize,
     /// Rows of the token embedding.
     pub vocabulary: usize,
-    /// Rank of the LoRA factors on W_Q, W_K and W_V, or 0 for none.
+    /// Rank of the LoRA factors, or 0 for none.
     pub lora_rank: usize,
+    /// The projections that have LoRA factors, where the rank is not 0.
+    pub lora_targets: Targets,
+    /// What makes attention weights of queries and keys.
+    pub kernel: Kernel,
     /// Whether layer 0 starts with its own layer norm. Without one it takes the normalised embedding as it comes,
     /// which saves its levels.
     pub first_norm: bool,
@@ -112,7 +155,8 @@ impl Config {
         self.width.checked_div(self.heads).unwrap_or(0)
     }
 
-    /// 1/(2√n): the kernel is exp of minus this times the squared distance.
+    /// 1/(2√n): the Gaussian kernel is exp of minus this times the squared distance, softmax exp of twice this times
+    /// the product.
     pub fn kernel_scale(&self) -> f64 {
         0.5 / libm::sqrt(self.head_width() as f64)
     }

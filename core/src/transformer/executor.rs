@@ -1,6 +1,6 @@
 //! What an execution of the model must be able to do.
 
-use super::{Norm, Parameter};
+use super::{Norm, Parameter, Site, Trainable};
 
 /// Carries out the forward pass. Tensors are T×d unless said otherwise, one row per token.
 ///
@@ -19,6 +19,12 @@ pub trait Executor {
     /// a + b.
     fn add(&mut self, a: &Self::Tensor, b: &Self::Tensor) -> Result<Self::Tensor, Self::Error>;
 
+    /// a ⊙ b.
+    fn multiply(&mut self, a: &Self::Tensor, b: &Self::Tensor) -> Result<Self::Tensor, Self::Error>;
+
+    /// The function of a site, entry by entry: tanh, and what softmax needs.
+    fn apply(&mut self, x: &Self::Tensor, site: Site) -> Result<Self::Tensor, Self::Error>;
+
     /// gain ⊙ (x − mean)/√(variance + ε) + bias, row by row. The argument of the site's 1/√ is variance + ε.
     fn layer_norm(&mut self, x: &Self::Tensor, norm: Norm) -> Result<Self::Tensor, Self::Error>;
 
@@ -28,8 +34,20 @@ pub trait Executor {
     /// Every row times its token's entry of the mask (1 = a token, 0 = padding).
     fn mask_tokens(&mut self, x: &Self::Tensor, mask: &Self::Tensor) -> Result<Self::Tensor, Self::Error>;
 
+    /// The mask of the tokens (T×1), repeated for every feature: T×d.
+    fn spread_mask(&mut self, mask: &Self::Tensor) -> Result<Self::Tensor, Self::Error>;
+
     /// S_ij = exp(−‖q_i − k_j‖²/(2√n)) for every head. The argument of the site's exp is that exponent.
     fn gaussian_scores(
+        &mut self,
+        query: &Self::Tensor,
+        key: &Self::Tensor,
+        layer: usize,
+    ) -> Result<Self::Tensor, Self::Error>;
+
+    /// S_ij = exp(q_i·k_j/√n) for every head: softmax before it is normalised. The argument of the site's exp is that
+    /// exponent.
+    fn product_scores(
         &mut self,
         query: &Self::Tensor,
         key: &Self::Tensor,
@@ -41,19 +59,19 @@ pub trait Executor {
 
     /// a ⊙ ReLU(b), where `hidden` is (a | b): T×2f → T×f.
     fn gate(&mut self, hidden: &Self::Tensor, layer: usize) -> Result<Self::Tensor, Self::Error>;
-
-    /// tanh, entry by entry.
-    fn tanh(&mut self, x: &Self::Tensor) -> Result<Self::Tensor, Self::Error>;
 }
 
 /// Adds what the backward pass needs. Gradients of weights never leave the executor: it sums them where the optimizer
-/// will find them, and ignores those of frozen weights.
+/// will find them.
+///
+/// What an operation of the forward pass computed on the way (a norm's 1/√, a gate's ReLU) may be kept with its output,
+/// or by its [`Site`], which one sequence visits once; the backward pass comes back to the same places.
 pub trait TrainingExecutor: Executor {
+    /// The weights whose gradients are summed. The program asks for no others, and for nothing that only they need.
+    fn trained(&self) -> Trainable;
+
     /// a − b.
     fn subtract(&mut self, a: &Self::Tensor, b: &Self::Tensor) -> Result<Self::Tensor, Self::Error>;
-
-    /// a ⊙ b.
-    fn multiply(&mut self, a: &Self::Tensor, b: &Self::Tensor) -> Result<Self::Tensor, Self::Error>;
 
     /// factor·x.
     fn scale(&mut self, x: &Self::Tensor, factor: f64) -> Result<Self::Tensor, Self::Error>;
@@ -65,7 +83,7 @@ pub trait TrainingExecutor: Executor {
         weight: Parameter,
     ) -> Result<Self::Tensor, Self::Error>;
 
-    /// Adds xᵀ·dy to the gradient of the weight.
+    /// Adds xᵀ·dy to the gradient of the weight, which is a trained one.
     fn accumulate(
         &mut self,
         x: &Self::Tensor,
@@ -94,7 +112,7 @@ pub trait TrainingExecutor: Executor {
         x: &Self::Tensor,
     ) -> Result<Self::Tensor, Self::Error>;
 
-    /// dS → the gradient of the kernel's exponent, dS ⊙ S.
+    /// dS → the gradient of the scores' exponent, dS ⊙ S.
     fn kernel_backward(
         &mut self,
         scores: &Self::Tensor,
@@ -102,7 +120,7 @@ pub trait TrainingExecutor: Executor {
         layer: usize,
     ) -> Result<Self::Tensor, Self::Error>;
 
-    /// dy → dx through a layer norm of x; adds to the gradients of gain and bias.
+    /// dy → dx through a layer norm of x; adds to the gradients of gain and bias where they are trained.
     ///
     /// With x̂ = (x − mean)·r, r = 1/√(variance + ε) and g = gain ⊙ dy, row by row:
     /// dx = r·(g − mean(g) − x̂·mean(g ⊙ x̂)); d gain += dy ⊙ x̂; d bias += dy.
@@ -136,6 +154,9 @@ pub trait TrainingExecutor: Executor {
         first: &Self::Tensor,
     ) -> Result<Self::Tensor, Self::Error>;
 
-    /// Softmax of every row.
-    fn softmax(&mut self, logits: &Self::Tensor) -> Result<Self::Tensor, Self::Error>;
+    /// Every row minus its mean.
+    fn centre(&mut self, x: &Self::Tensor) -> Result<Self::Tensor, Self::Error>;
+
+    /// Every entry replaced by the sum of its row.
+    fn row_sums(&mut self, x: &Self::Tensor) -> Result<Self::Tensor, Self::Error>;
 }

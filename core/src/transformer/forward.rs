@@ -1,6 +1,7 @@
 //! The forward pass.
 
-use super::{Config, Executor, MAX_LAYERS, Norm, Parameter, Projection};
+use super::attention::{AttentionTape, attend};
+use super::{Config, Executor, MAX_LAYERS, Norm, Parameter, Projection, Site};
 
 /// Whether intermediate tensors are kept for the backward pass or dropped as soon as they have been used.
 pub trait Keep {
@@ -39,11 +40,7 @@ pub struct LayerTape<K: Keep, T> {
     /// Row 0 of the (normed) input; `None` where all queries are needed.
     pub(super) first: Option<K::Kept<T>>,
     pub(super) lora: [ProjectionTape<K, T>; 3],
-    pub(super) query: K::Kept<T>,
-    pub(super) key: K::Kept<T>,
-    /// After the mask.
-    pub(super) value: K::Kept<T>,
-    pub(super) scores: K::Kept<T>,
+    pub(super) attention: AttentionTape<K, T>,
     pub(super) mixed: K::Kept<T>,
     /// The residual stream after attention.
     pub(super) middle: K::Kept<T>,
@@ -69,7 +66,7 @@ pub struct Tape<T> {
 }
 
 /// What a part of the program yields: its output, and what it leaves behind.
-type Outcome<E, R> = Result<(<E as Executor>::Tensor, R), <E as Executor>::Error>;
+pub(super) type Outcome<E, R> = Result<(<E as Executor>::Tensor, R), <E as Executor>::Error>;
 
 /// The logits (1×classes) of one sequence: `input` is the T×d normalised embedding, `mask` its tokens.
 pub fn forward<E: Executor>(
@@ -122,11 +119,7 @@ fn encoder_layer<K: Keep, E: Executor>(
         project::<K, E>(config, ex, first.as_ref().unwrap_or(x), Projection::Query, layer)?;
     let (key, lora_key) = project::<K, E>(config, ex, x, Projection::Key, layer)?;
     let (value, lora_value) = project::<K, E>(config, ex, x, Projection::Value, layer)?;
-    let value = ex.mask_tokens(&value, mask)?;
-    let scores = ex.gaussian_scores(&query, &key, layer)?;
-    let (query, key) = (K::keep(query), K::keep(key));
-    let mixed = ex.mix(&scores, &value)?;
-    let (scores, value) = (K::keep(scores), K::keep(value));
+    let (mixed, attention_tape) = attend::<K, E>(config, ex, layer, [query, key, value], mask)?;
     let attention = ex.linear(&mixed, Parameter::Output(layer))?;
     let middle = if last {
         let residual = ex.first_token(&input)?;
@@ -149,10 +142,7 @@ fn encoder_layer<K: Keep, E: Executor>(
         normed,
         first,
         lora: [lora_query, lora_key, lora_value],
-        query,
-        key,
-        value,
-        scores,
+        attention: attention_tape,
         mixed: K::keep(mixed),
         middle: K::keep(middle),
         middle_normed,
@@ -171,7 +161,7 @@ fn project<K: Keep, E: Executor>(
     layer: usize,
 ) -> Outcome<E, ProjectionTape<K, E::Tensor>> {
     let y = ex.linear(x, Parameter::Attention(projection, layer))?;
-    if config.lora_rank == 0 {
+    if Parameter::LoraDown(projection, layer).shape(config).is_empty() {
         return Ok((y, ProjectionTape(None)));
     }
     let down = ex.linear(x, Parameter::LoraDown(projection, layer))?;
@@ -188,7 +178,7 @@ fn head<K: Keep, E: Executor>(
     let normed = ex.layer_norm(&input, Norm::Final)?;
     let low_rank = if config.head_rank > 0 { Some(ex.linear(&normed, Parameter::HeadDown)?) } else { None };
     let before_tanh = ex.linear(low_rank.as_ref().unwrap_or(&normed), Parameter::HeadUp)?;
-    let after_tanh = ex.tanh(&before_tanh)?;
+    let after_tanh = ex.apply(&before_tanh, Site::Tanh)?;
     let logits = ex.linear(&after_tanh, Parameter::Classifier)?;
     let tape = HeadTape {
         input: K::keep(input),

@@ -1,6 +1,6 @@
-//! Names: the weights, the layer norms and the places where a non-linear function is applied.
+//! Names of the weights and of the layer norms.
 
-use super::Config;
+use super::{Config, Site};
 
 /// The three projections LoRA adapts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -37,66 +37,6 @@ impl Norm {
             Self::Second(layer) => Some(Site::SecondNorm(layer)),
             Self::Final => Some(Site::FinalNorm),
         }
-    }
-}
-
-/// A place where a non-linear function is applied, and so an entry in the model's table of approximations.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[cfg_attr(feature = "defmt", derive(defmt::Format))]
-pub enum Site {
-    /// 1/√x of the variance before a layer's attention.
-    FirstNorm(usize),
-    /// exp of the scaled negative squared distances in a layer's attention.
-    Kernel(usize),
-    /// 1/√x of the variance before a layer's feed-forward.
-    SecondNorm(usize),
-    /// ReLU in a layer's gate.
-    Gate(usize),
-    /// 1/√x of the variance after the last layer.
-    FinalNorm,
-    /// tanh in the head.
-    Tanh,
-}
-
-impl Site {
-    /// How many entries the table of a model has (layer 0's first norm included, used or not).
-    pub fn count(config: &Config) -> usize {
-        4 * config.layers + 2
-    }
-
-    /// Position in the table: four per layer, in the order of the program, then the final norm and tanh.
-    pub fn index(self, config: &Config) -> usize {
-        match self {
-            Self::FirstNorm(layer) => 4 * layer,
-            Self::Kernel(layer) => 4 * layer + 1,
-            Self::SecondNorm(layer) => 4 * layer + 2,
-            Self::Gate(layer) => 4 * layer + 3,
-            Self::FinalNorm => 4 * config.layers,
-            Self::Tanh => 4 * config.layers + 1,
-        }
-    }
-
-    /// The function applied here.
-    pub fn function(self) -> crate::approx::Function {
-        use crate::approx::Function;
-        match self {
-            Self::FirstNorm(_) | Self::SecondNorm(_) | Self::FinalNorm => Function::InverseSqrt,
-            Self::Kernel(_) => Function::Exp,
-            Self::Gate(_) => Function::Relu,
-            Self::Tanh => Function::Tanh,
-        }
-    }
-
-    /// The sites the program visits, in its order.
-    pub fn all(config: &Config) -> impl Iterator<Item = Self> + use<> {
-        let config = *config;
-        (0..config.layers)
-            .flat_map(move |layer| {
-                [Self::FirstNorm(layer), Self::Kernel(layer), Self::SecondNorm(layer), Self::Gate(layer)]
-                    .into_iter()
-                    .skip(usize::from(!config.has_first_norm(layer)))
-            })
-            .chain([Self::FinalNorm, Self::Tanh])
     }
 }
 
@@ -168,6 +108,7 @@ impl Parameter {
                 _ => (1, width),
             },
             Self::Attention(..) | Self::Output(_) => (width, width),
+            Self::LoraDown(p, _) | Self::LoraUp(p, _) if !config.lora_targets.includes(p) => (0, 0),
             Self::LoraDown(..) => (width, lora_rank),
             Self::LoraUp(..) => (lora_rank, width),
             Self::Expand(_) => (width, 2 * feed_forward),
@@ -177,6 +118,11 @@ impl Parameter {
             Self::Classifier => (head_hidden, classes),
         };
         Shape { rows, columns }
+    }
+
+    /// Whether weight decay applies: to matrices, not to gains, biases and the position's factor.
+    pub fn decays(self) -> bool {
+        !matches!(self, Self::Gain(_) | Self::Bias(_) | Self::PositionScale)
     }
 
     /// Every parameter a model of these sizes has, the client's first, then in the order of the program.

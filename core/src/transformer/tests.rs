@@ -16,6 +16,8 @@ fn config() -> Config {
         classes: 2,
         vocabulary: 11,
         lora_rank: 2,
+        lora_targets: Targets::ALL,
+        kernel: Kernel::Gaussian,
         first_norm: true,
         embedding_affine: true,
         norm_epsilon: 1e-5,

@@ -1,11 +1,13 @@
 //! The plain executor: exact, or with the model's polynomials in place of the functions.
 //!
-//! Both are the same code over the same program; only the four non-linear functions differ. Whatever it computes, the
-//! executor notes the range of the arguments at every site, which is what calibration and escape checks read.
+//! Both are the same code over the same program; only the non-linear functions differ. Whatever it computes, the executor
+//! notes the range of the arguments at every site, which is what calibration and escape checks read. It can add the noise
+//! that an encrypted execution would have.
 
 use veilformer::approx::{Approximation, Function};
 use veilformer::transformer::{Config, Executor, Norm, Parameter, Site};
 
+use crate::noise::{Noise, NoiseSource};
 use crate::parameters::Parameters;
 use crate::scalar::Scalar;
 use crate::sites::{Approximations, Ranges};
@@ -36,6 +38,22 @@ pub enum Functions<'a> {
     Exact,
     /// By the polynomials of the table: what the encrypted execution computes, without its noise.
     Polynomial(&'a Approximations),
+    /// The model's by the polynomials of the table; loss and optimizer as they are: training in the clear of a model that
+    /// is to answer under encryption.
+    PolynomialModel(&'a Approximations),
+}
+
+impl<'a> Functions<'a> {
+    /// The function of a site.
+    pub(crate) fn at(self, site: Site) -> Result<Activation<'a>, PlainError> {
+        match self {
+            Self::Exact => Ok(Activation::Exact(site.function())),
+            Self::PolynomialModel(_) if site.is_training() => Ok(Activation::Exact(site.function())),
+            Self::Polynomial(table) | Self::PolynomialModel(table) => {
+                table.get(site).map(Activation::Polynomial).ok_or(PlainError::NoApproximation(site))
+            }
+        }
+    }
 }
 
 /// Runs the program on matrices of f32 or f64.
@@ -44,6 +62,7 @@ pub struct PlainExecutor<'a, F> {
     pub(crate) parameters: &'a Parameters<F>,
     pub(crate) functions: Functions<'a>,
     pub(crate) ranges: Ranges,
+    noise: Option<NoiseSource>,
 }
 
 /// One site's function, looked up once per call.
@@ -81,7 +100,12 @@ impl Activation<'_> {
 impl<'a, F: Scalar> PlainExecutor<'a, F> {
     /// An executor for a model of these sizes and weights.
     pub fn new(config: &'a Config, parameters: &'a Parameters<F>, functions: Functions<'a>) -> Self {
-        Self { config, parameters, functions, ranges: Ranges::new(config) }
+        Self { config, parameters, functions, ranges: Ranges::new(config), noise: None }
+    }
+
+    /// The same with noise; every `stream` of a seed has its own.
+    pub fn with_noise(self, noise: Noise, stream: u64) -> Self {
+        Self { noise: Some(NoiseSource::new(noise, stream)), ..self }
     }
 
     /// The arguments seen so far.
@@ -89,13 +113,28 @@ impl<'a, F: Scalar> PlainExecutor<'a, F> {
         &self.ranges
     }
 
-    pub(crate) fn activation(&self, site: Site) -> Result<Activation<'a>, PlainError> {
-        match self.functions {
-            Functions::Exact => Ok(Activation::Exact(site.function())),
-            Functions::Polynomial(table) => {
-                table.get(site).map(Activation::Polynomial).ok_or(PlainError::NoApproximation(site))
-            }
+    /// Whether results come without noise.
+    pub(crate) fn is_noiseless(&self) -> bool {
+        self.noise.is_none()
+    }
+
+    /// The result of an operation, with its noise where there is any.
+    pub(crate) fn result(&mut self, mut x: Tensor<F>) -> Tensor<F> {
+        if let Some(noise) = &mut self.noise {
+            noise.disturb(x.data_mut());
         }
+        x
+    }
+
+    /// exp, at the layer's kernel, of all exponents.
+    fn kernel(&mut self, mut exponents: Tensor<F>, layer: usize) -> Result<Tensor<F>, PlainError> {
+        let site = Site::Kernel(layer);
+        let exp = self.functions.at(site)?;
+        for z in exponents.data_mut() {
+            self.ranges.note(site, z.to_f64());
+            *z = exp.evaluate(*z);
+        }
+        Ok(self.result(exponents))
     }
 
     /// x̂ and, per row, r: the normalised rows before gain and bias.
@@ -105,7 +144,7 @@ impl<'a, F: Scalar> PlainExecutor<'a, F> {
         norm: Norm,
     ) -> Result<(Tensor<F>, Vec<f64>), PlainError> {
         let inverse_sqrt = match norm.site() {
-            Some(site) => self.activation(site)?,
+            Some(site) => self.functions.at(site)?,
             None => Activation::Exact(Function::InverseSqrt),
         };
         let mut normalised = x.clone();
@@ -193,12 +232,26 @@ impl<F: Scalar> Executor for PlainExecutor<'_, F> {
             let right = (shape.rows, shape.columns);
             return Err(PlainError::Shape { operation: "linear", left: x.shape(), right });
         }
-        Ok(x.times(self.parameters.get(weight), shape.columns))
+        Ok(self.result(x.times(self.parameters.get(weight), shape.columns)))
     }
 
     fn add(&mut self, a: &Tensor<F>, b: &Tensor<F>) -> Result<Tensor<F>, PlainError> {
         same_shape("add", a, b)?;
         Ok(a.zip(b, |a, b| a + b))
+    }
+
+    fn multiply(&mut self, a: &Tensor<F>, b: &Tensor<F>) -> Result<Tensor<F>, PlainError> {
+        same_shape("multiply", a, b)?;
+        Ok(self.result(a.zip(b, |a, b| a * b)))
+    }
+
+    fn apply(&mut self, x: &Tensor<F>, site: Site) -> Result<Tensor<F>, PlainError> {
+        let function = self.functions.at(site)?;
+        let y = x.map(|v| {
+            self.ranges.note(site, v.to_f64());
+            function.evaluate(v)
+        });
+        Ok(self.result(y))
     }
 
     fn layer_norm(&mut self, x: &Tensor<F>, norm: Norm) -> Result<Tensor<F>, PlainError> {
@@ -210,7 +263,8 @@ impl<F: Scalar> Executor for PlainExecutor<'_, F> {
                 *v = *v * gain + bias;
             }
         }
-        Ok(y)
+        // The client's norm is computed in the clear.
+        Ok(if norm.site().is_some() { self.result(y) } else { y })
     }
 
     fn first_token(&mut self, x: &Tensor<F>) -> Result<Tensor<F>, PlainError> {
@@ -227,6 +281,18 @@ impl<F: Scalar> Executor for PlainExecutor<'_, F> {
         for (i, &m) in mask.data().iter().enumerate() {
             y.row_mut(i).iter_mut().for_each(|v| *v = *v * m);
         }
+        Ok(self.result(y))
+    }
+
+    fn spread_mask(&mut self, mask: &Tensor<F>) -> Result<Tensor<F>, PlainError> {
+        if mask.columns() != 1 {
+            let right = (mask.rows(), 1);
+            return Err(PlainError::Shape { operation: "spread_mask", left: mask.shape(), right });
+        }
+        let mut y = Tensor::zeros(mask.rows(), self.config.width);
+        for (i, &m) in mask.data().iter().enumerate() {
+            y.row_mut(i).fill(m);
+        }
         Ok(y)
     }
 
@@ -236,21 +302,26 @@ impl<F: Scalar> Executor for PlainExecutor<'_, F> {
         key: &Tensor<F>,
         layer: usize,
     ) -> Result<Tensor<F>, PlainError> {
-        let site = Site::Kernel(layer);
-        let exp = self.activation(site)?;
         let scale = F::from_f64(-self.config.kernel_scale());
-        let mut scores = self.by_heads("gaussian_scores", query, key, |q, k| {
+        let exponents = self.by_heads("gaussian_scores", query, key, |q, k| {
             scale
                 * q.iter().zip(k).fold(F::default(), |sum, (&q, &k)| {
                     let difference = q - k;
                     sum + difference * difference
                 })
         })?;
-        for s in scores.data_mut() {
-            self.ranges.note(site, s.to_f64());
-            *s = exp.evaluate(*s);
-        }
-        Ok(scores)
+        self.kernel(exponents, layer)
+    }
+
+    fn product_scores(
+        &mut self,
+        query: &Tensor<F>,
+        key: &Tensor<F>,
+        layer: usize,
+    ) -> Result<Tensor<F>, PlainError> {
+        let scale = F::from_f64(2.0 * self.config.kernel_scale());
+        let exponents = self.by_heads("product_scores", query, key, |q, k| scale * dot(q, k))?;
+        self.kernel(exponents, layer)
     }
 
     fn mix(&mut self, scores: &Tensor<F>, value: &Tensor<F>) -> Result<Tensor<F>, PlainError> {
@@ -265,12 +336,12 @@ impl<F: Scalar> Executor for PlainExecutor<'_, F> {
                 }
             }
         }
-        Ok(out)
+        Ok(self.result(out))
     }
 
     fn gate(&mut self, hidden: &Tensor<F>, layer: usize) -> Result<Tensor<F>, PlainError> {
         let site = Site::Gate(layer);
-        let relu = self.activation(site)?;
+        let relu = self.functions.at(site)?;
         let half = self.config.feed_forward;
         if hidden.columns() != 2 * half {
             let right = (hidden.rows(), 2 * half);
@@ -284,14 +355,6 @@ impl<F: Scalar> Executor for PlainExecutor<'_, F> {
                 *y = a * relu.evaluate(b);
             }
         }
-        Ok(out)
-    }
-
-    fn tanh(&mut self, x: &Tensor<F>) -> Result<Tensor<F>, PlainError> {
-        let tanh = self.activation(Site::Tanh)?;
-        Ok(x.map(|v| {
-            self.ranges.note(Site::Tanh, v.to_f64());
-            tanh.evaluate(v)
-        }))
+        Ok(self.result(out))
     }
 }

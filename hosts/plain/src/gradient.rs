@@ -1,15 +1,15 @@
-//! The training half of the plain executor: gradients, and penalties on arguments that stray.
+//! The training half of the plain executor: gradients of a set of weights, and penalties on arguments that stray.
 //!
 //! Penalty training (PAPER.md, appendix E): an argument u of a site with bounds [l, h] adds ½·w·dist(u, [l, h])² to the
 //! loss, so that the ranges the polynomials must cover stay narrow. The penalty's gradient enters where the site's own does.
 
-use veilformer::transformer::{Executor, Norm, Parameter, Site, TrainingExecutor};
+use veilformer::transformer::{Config, Executor, Norm, Parameter, Site, Trainable, TrainingExecutor};
 
 use crate::executor::{Functions, PlainError, PlainExecutor, same_shape};
+use crate::noise::Noise;
 use crate::parameters::Parameters;
 use crate::scalar::Scalar;
 use crate::tensor::{Tensor, add_scaled, dot};
-use veilformer::transformer::Config;
 
 /// Bounds the arguments of some sites are pushed back into.
 #[derive(Debug, Clone, PartialEq)]
@@ -48,8 +48,10 @@ impl Penalties {
     fn share(&self, site: Site) -> f64 {
         let every = match site {
             Site::FirstNorm(_) => true,
-            Site::Kernel(layer) | Site::SecondNorm(layer) | Site::Gate(layer) => !self.config.is_last(layer),
-            Site::FinalNorm | Site::Tanh => false,
+            Site::Kernel(layer) | Site::Normaliser(layer) | Site::SecondNorm(layer) | Site::Gate(layer) => {
+                !self.config.is_last(layer)
+            }
+            Site::FinalNorm | Site::Tanh | Site::LossExp | Site::LossInverse | Site::Optimizer => false,
         };
         if every { self.weight / self.config.length as f64 } else { self.weight }
     }
@@ -59,11 +61,12 @@ impl Penalties {
 pub struct Trainer<'a, F> {
     executor: PlainExecutor<'a, F>,
     penalties: &'a Penalties,
+    trained: Trainable,
     gradients: Parameters<F>,
 }
 
 impl<'a, F: Scalar> Trainer<'a, F> {
-    /// A trainer with all gradients zero.
+    /// A trainer of every weight, with all gradients zero.
     pub fn new(
         config: &'a Config,
         parameters: &'a Parameters<F>,
@@ -71,10 +74,20 @@ impl<'a, F: Scalar> Trainer<'a, F> {
         penalties: &'a Penalties,
     ) -> Self {
         let executor = PlainExecutor::new(config, parameters, functions);
-        Self { executor, penalties, gradients: Parameters::zeros(config) }
+        Self { executor, penalties, trained: Trainable::Everything, gradients: Parameters::zeros(config) }
     }
 
-    /// The gradients summed so far.
+    /// The same for a set of weights.
+    pub fn with_trained(self, trained: Trainable) -> Self {
+        Self { trained, ..self }
+    }
+
+    /// The same with noise; every `stream` of a seed has its own.
+    pub fn with_noise(self, noise: Noise, stream: u64) -> Self {
+        Self { executor: self.executor.with_noise(noise, stream), ..self }
+    }
+
+    /// The gradients summed so far; those of frozen weights stay zero.
     pub fn gradients(&self) -> &Parameters<F> {
         &self.gradients
     }
@@ -100,6 +113,12 @@ impl<F: Scalar> Executor for Trainer<'_, F> {
     fn add(&mut self, a: &Tensor<F>, b: &Tensor<F>) -> Result<Tensor<F>, PlainError> {
         self.executor.add(a, b)
     }
+    fn multiply(&mut self, a: &Tensor<F>, b: &Tensor<F>) -> Result<Tensor<F>, PlainError> {
+        self.executor.multiply(a, b)
+    }
+    fn apply(&mut self, x: &Tensor<F>, site: Site) -> Result<Tensor<F>, PlainError> {
+        self.executor.apply(x, site)
+    }
     fn layer_norm(&mut self, x: &Tensor<F>, norm: Norm) -> Result<Tensor<F>, PlainError> {
         self.executor.layer_norm(x, norm)
     }
@@ -109,6 +128,9 @@ impl<F: Scalar> Executor for Trainer<'_, F> {
     fn mask_tokens(&mut self, x: &Tensor<F>, mask: &Tensor<F>) -> Result<Tensor<F>, PlainError> {
         self.executor.mask_tokens(x, mask)
     }
+    fn spread_mask(&mut self, mask: &Tensor<F>) -> Result<Tensor<F>, PlainError> {
+        self.executor.spread_mask(mask)
+    }
     fn gaussian_scores(
         &mut self,
         query: &Tensor<F>,
@@ -117,31 +139,35 @@ impl<F: Scalar> Executor for Trainer<'_, F> {
     ) -> Result<Tensor<F>, PlainError> {
         self.executor.gaussian_scores(query, key, layer)
     }
+    fn product_scores(
+        &mut self,
+        query: &Tensor<F>,
+        key: &Tensor<F>,
+        layer: usize,
+    ) -> Result<Tensor<F>, PlainError> {
+        self.executor.product_scores(query, key, layer)
+    }
     fn mix(&mut self, scores: &Tensor<F>, value: &Tensor<F>) -> Result<Tensor<F>, PlainError> {
         self.executor.mix(scores, value)
     }
     fn gate(&mut self, hidden: &Tensor<F>, layer: usize) -> Result<Tensor<F>, PlainError> {
         self.executor.gate(hidden, layer)
     }
-    fn tanh(&mut self, x: &Tensor<F>) -> Result<Tensor<F>, PlainError> {
-        self.executor.tanh(x)
-    }
 }
 
 impl<F: Scalar> TrainingExecutor for Trainer<'_, F> {
+    fn trained(&self) -> Trainable {
+        self.trained
+    }
+
     fn subtract(&mut self, a: &Tensor<F>, b: &Tensor<F>) -> Result<Tensor<F>, PlainError> {
         same_shape("subtract", a, b)?;
         Ok(a.zip(b, |a, b| a - b))
     }
 
-    fn multiply(&mut self, a: &Tensor<F>, b: &Tensor<F>) -> Result<Tensor<F>, PlainError> {
-        same_shape("multiply", a, b)?;
-        Ok(a.zip(b, |a, b| a * b))
-    }
-
     fn scale(&mut self, x: &Tensor<F>, factor: f64) -> Result<Tensor<F>, PlainError> {
         let factor = F::from_f64(factor);
-        Ok(x.map(|v| v * factor))
+        Ok(self.executor.result(x.map(|v| v * factor)))
     }
 
     fn linear_transposed(&mut self, dy: &Tensor<F>, weight: Parameter) -> Result<Tensor<F>, PlainError> {
@@ -150,7 +176,7 @@ impl<F: Scalar> TrainingExecutor for Trainer<'_, F> {
             let right = (shape.rows, shape.columns);
             return Err(PlainError::Shape { operation: "linear_transposed", left: dy.shape(), right });
         }
-        Ok(dy.times_transposed(self.executor.parameters.get(weight)))
+        Ok(self.executor.result(dy.times_transposed(self.executor.parameters.get(weight))))
     }
 
     fn accumulate(&mut self, x: &Tensor<F>, dy: &Tensor<F>, weight: Parameter) -> Result<(), PlainError> {
@@ -158,12 +184,20 @@ impl<F: Scalar> TrainingExecutor for Trainer<'_, F> {
         if x.rows() != dy.rows() || (x.columns(), dy.columns()) != (shape.rows, shape.columns) {
             return Err(PlainError::Shape { operation: "accumulate", left: x.shape(), right: dy.shape() });
         }
-        x.add_outer_into(dy, self.gradients.get_mut(weight));
+        let sum = self.gradients.get_mut(weight);
+        if self.executor.is_noiseless() {
+            x.add_outer_into(dy, sum);
+        } else {
+            let mut outer = Tensor::zeros(shape.rows, shape.columns);
+            x.add_outer_into(dy, outer.data_mut());
+            add_scaled(sum, F::from_f64(1.0), self.executor.result(outer).data());
+        }
         Ok(())
     }
 
     fn head_products(&mut self, x: &Tensor<F>, y: &Tensor<F>) -> Result<Tensor<F>, PlainError> {
-        self.executor.by_heads("head_products", x, y, dot)
+        let products = self.executor.by_heads("head_products", x, y, dot)?;
+        Ok(self.executor.result(products))
     }
 
     fn mix_transposed(&mut self, scores: &Tensor<F>, x: &Tensor<F>) -> Result<Tensor<F>, PlainError> {
@@ -177,7 +211,7 @@ impl<F: Scalar> TrainingExecutor for Trainer<'_, F> {
                 }
             }
         }
-        Ok(out)
+        Ok(self.executor.result(out))
     }
 
     fn weigh_by_rows(&mut self, scores: &Tensor<F>, x: &Tensor<F>) -> Result<Tensor<F>, PlainError> {
@@ -190,7 +224,7 @@ impl<F: Scalar> TrainingExecutor for Trainer<'_, F> {
                 out.row_mut(i)[head * n..][..n].iter_mut().for_each(|v| *v = *v * sum);
             }
         }
-        Ok(out)
+        Ok(self.executor.result(out))
     }
 
     fn weigh_by_columns(&mut self, scores: &Tensor<F>, x: &Tensor<F>) -> Result<Tensor<F>, PlainError> {
@@ -203,7 +237,7 @@ impl<F: Scalar> TrainingExecutor for Trainer<'_, F> {
                 out.row_mut(j)[head * n..][..n].iter_mut().for_each(|v| *v = *v * sum);
             }
         }
-        Ok(out)
+        Ok(self.executor.result(out))
     }
 
     fn kernel_backward(
@@ -235,13 +269,13 @@ impl<F: Scalar> TrainingExecutor for Trainer<'_, F> {
         let mut dx = dy.clone();
         for (i, &r) in factors.iter().enumerate() {
             let x_hat = normalised.row(i);
-            for (slot, (&d, &x)) in
-                self.gradients.get_mut(Parameter::Gain(norm)).iter_mut().zip(dy.row(i).iter().zip(x_hat))
-            {
-                *slot += d * x;
-            }
-            for (slot, &d) in self.gradients.get_mut(Parameter::Bias(norm)).iter_mut().zip(dy.row(i)) {
-                *slot += d;
+            if self.trained.includes(Parameter::Gain(norm)) {
+                let gain = self.gradients.get_mut(Parameter::Gain(norm));
+                for (slot, (&d, &x)) in gain.iter_mut().zip(dy.row(i).iter().zip(x_hat)) {
+                    *slot += d * x;
+                }
+                let bias = self.gradients.get_mut(Parameter::Bias(norm));
+                bias.iter_mut().zip(dy.row(i)).for_each(|(slot, &d)| *slot += d);
             }
             let g = dx.row_mut(i);
             g.iter_mut().zip(gain).for_each(|(d, &gain)| *d = *d * gain);
@@ -256,7 +290,7 @@ impl<F: Scalar> TrainingExecutor for Trainer<'_, F> {
                 *d = r * (*d - mean - x * along) + penalty * x;
             }
         }
-        Ok(dx)
+        Ok(self.executor.result(dx))
     }
 
     fn gate_backward(
@@ -266,7 +300,7 @@ impl<F: Scalar> TrainingExecutor for Trainer<'_, F> {
         layer: usize,
     ) -> Result<Tensor<F>, PlainError> {
         let site = Site::Gate(layer);
-        let relu = self.executor.activation(site)?;
+        let relu = self.executor.functions.at(site)?;
         let half = self.executor.config.feed_forward;
         if hidden.shape() != (d_gated.rows(), 2 * half) || d_gated.columns() != half {
             let (left, right) = (hidden.shape(), d_gated.shape());
@@ -282,7 +316,7 @@ impl<F: Scalar> TrainingExecutor for Trainer<'_, F> {
                 *a = da;
             }
         }
-        Ok(d_hidden)
+        Ok(self.executor.result(d_hidden))
     }
 
     fn tanh_backward(
@@ -298,7 +332,7 @@ impl<F: Scalar> TrainingExecutor for Trainer<'_, F> {
         for (d, x) in dx.data_mut().iter_mut().zip(x.data()) {
             *d += F::from_f64(self.penalties.slope(Site::Tanh, x.to_f64()));
         }
-        Ok(dx)
+        Ok(self.executor.result(dx))
     }
 
     fn add_to_first_token(&mut self, x: &Tensor<F>, first: &Tensor<F>) -> Result<Tensor<F>, PlainError> {
@@ -311,15 +345,18 @@ impl<F: Scalar> TrainingExecutor for Trainer<'_, F> {
         Ok(y)
     }
 
-    fn softmax(&mut self, logits: &Tensor<F>) -> Result<Tensor<F>, PlainError> {
-        let mut y = logits.clone();
+    fn centre(&mut self, x: &Tensor<F>) -> Result<Tensor<F>, PlainError> {
+        let sums = self.row_sums(x)?;
+        let share = F::from_f64(1.0 / x.columns().max(1) as f64);
+        Ok(x.zip(&sums, |x, sum| x - sum * share))
+    }
+
+    fn row_sums(&mut self, x: &Tensor<F>) -> Result<Tensor<F>, PlainError> {
+        let mut y = x.clone();
         for i in 0..y.rows() {
-            let row = y.row_mut(i);
-            let largest = row.iter().map(|v| v.to_f64()).fold(f64::NEG_INFINITY, f64::max);
-            let exponentials: Vec<f64> = row.iter().map(|v| (v.to_f64() - largest).exp()).collect();
-            let sum: f64 = exponentials.iter().sum();
-            row.iter_mut().zip(exponentials).for_each(|(v, e)| *v = F::from_f64(e / sum));
+            let sum = x.row(i).iter().fold(F::default(), |sum, &v| sum + v);
+            y.row_mut(i).fill(sum);
         }
-        Ok(y)
+        Ok(self.executor.result(y))
     }
 }

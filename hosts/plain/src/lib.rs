@@ -3,14 +3,17 @@
 //! * [`executor`], [`gradient`]: the program of `veilformer::transformer` on matrices of f32 or f64, exact or with the
 //!   shipped polynomials, forward and backward. The reference for every encrypted run.
 //! * [`sites`], [`remez`]: calibration: the ranges seen at every non-linear site, and the polynomials fitted to them.
+//! * [`finetune`], [`noise`]: fine-tuning as it is done under encryption, and the noise it would see there.
 //! * [`train`], [`optimizer`], [`recipe`]: the trainer, and how the shipped model is made.
 //! * [`slots`]: the slot program on exact slots.
 //! * [`data`], [`tokenizer`], [`model`], [`run`]: GLUE files, word pieces, model folders, evaluation.
 //! * [`tensor`], [`parameters`], [`scalar`], [`random`]: what the rest is made of.
 pub mod data;
 pub mod executor;
+pub mod finetune;
 pub mod gradient;
 pub mod model;
+pub mod noise;
 pub mod optimizer;
 pub mod parameters;
 pub mod random;

@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use serde::{Deserialize, Serialize};
 use veilformer::approx::{ApproxError, Interval};
-use veilformer::transformer::{Config, ConfigError, Loss, Parameter, Shape, Site};
+use veilformer::transformer::{
+    Config, ConfigError, Kernel, Loss, Parameter, Projection, Shape, Site, Targets,
+};
 
 use crate::parameters::{Parameters, describe, site_name};
 use crate::sites::{Approximations, Entry};
@@ -147,6 +149,10 @@ struct ConfigFile {
     classes: usize,
     vocabulary: usize,
     lora_rank: usize,
+    #[serde(default = "all_targets")]
+    lora_targets: Vec<TargetName>,
+    #[serde(default)]
+    kernel: KernelName,
     first_norm: bool,
     embedding_affine: bool,
     norm_epsilon: f64,
@@ -160,6 +166,27 @@ struct ConfigFile {
 enum LossName {
     CrossEntropy,
     SquaredError,
+}
+
+#[derive(Clone, Copy, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum KernelName {
+    #[default]
+    Gaussian,
+    Softmax,
+}
+
+#[derive(Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum TargetName {
+    Query,
+    Key,
+    Value,
+}
+
+/// What files without the entry mean.
+fn all_targets() -> Vec<TargetName> {
+    vec![TargetName::Query, TargetName::Key, TargetName::Value]
 }
 
 /// One approximation. The errors are for the reader; they are measured again when needed.
@@ -190,6 +217,15 @@ impl ConfigFile {
             classes: self.classes,
             vocabulary: self.vocabulary,
             lora_rank: self.lora_rank,
+            lora_targets: Targets {
+                query: self.lora_targets.contains(&TargetName::Query),
+                key: self.lora_targets.contains(&TargetName::Key),
+                value: self.lora_targets.contains(&TargetName::Value),
+            },
+            kernel: match self.kernel {
+                KernelName::Gaussian => Kernel::Gaussian,
+                KernelName::Softmax => Kernel::Softmax,
+            },
             first_norm: self.first_norm,
             embedding_affine: self.embedding_affine,
             norm_epsilon: self.norm_epsilon,
@@ -212,16 +248,29 @@ impl ConfigFile {
             classes,
             vocabulary,
             lora_rank,
+            lora_targets,
+            kernel,
             first_norm,
             embedding_affine,
             norm_epsilon,
             loss,
         } = &model.config;
+        let lora_targets = all_targets()
+            .into_iter()
+            .zip([Projection::Query, Projection::Key, Projection::Value])
+            .filter(|(_, p)| lora_targets.includes(*p))
+            .map(|(name, _)| name)
+            .collect();
+        let kernel = match kernel {
+            Kernel::Gaussian => KernelName::Gaussian,
+            Kernel::Softmax => KernelName::Softmax,
+        };
         let loss = match loss {
             Loss::CrossEntropy => LossName::CrossEntropy,
             Loss::SquaredError => LossName::SquaredError,
         };
         let approximations = Site::all(&model.config)
+            .chain(Site::training(&model.config))
             .filter_map(|site| approximation_file(&model.approximations, site))
             .collect();
         Self {
@@ -236,6 +285,8 @@ impl ConfigFile {
             classes,
             vocabulary,
             lora_rank,
+            lora_targets,
+            kernel,
             first_norm,
             embedding_affine,
             norm_epsilon,
@@ -264,12 +315,14 @@ fn approximation_file(table: &Approximations, site: Site) -> Option<Approximatio
 
 fn read_approximations(config: &Config, files: &[ApproximationFile]) -> Result<Approximations, ModelError> {
     let mut table = Approximations::new(config);
-    for site in Site::all(config) {
+    for site in Site::all(config).chain(Site::training(config)) {
         let name = site_name(site);
-        let file = files
-            .iter()
-            .find(|a| a.site == name)
-            .ok_or_else(|| ModelError::MissingApproximation { site: name.clone() })?;
+        let Some(file) = files.iter().find(|a| a.site == name) else {
+            if site.is_training() {
+                continue;
+            }
+            return Err(ModelError::MissingApproximation { site: name });
+        };
         let bad = |source| ModelError::Approximation { site: name.clone(), source };
         let [low, high] = file.interval;
         let entry = Entry {

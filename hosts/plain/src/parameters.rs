@@ -130,6 +130,10 @@ pub fn site_name(site: Site) -> String {
         Site::Gate(l) => format!("layer.{l}.gate"),
         Site::FinalNorm => "final_norm".to_owned(),
         Site::Tanh => "tanh".to_owned(),
+        Site::Normaliser(l) => format!("layer.{l}.normaliser"),
+        Site::LossExp => "loss.exp".to_owned(),
+        Site::LossInverse => "loss.inverse".to_owned(),
+        Site::Optimizer => "optimizer".to_owned(),
     }
 }
 

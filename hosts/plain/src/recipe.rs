@@ -7,7 +7,7 @@
 
 use std::path::Path;
 
-use veilformer::transformer::{Config, ConfigError, Loss, Site};
+use veilformer::transformer::{Config, ConfigError, Kernel, Loss, Site, Targets};
 
 use crate::data::{DataError, Row, Task};
 use crate::executor::{Functions, PlainError};
@@ -76,6 +76,8 @@ pub fn config(length: usize, vocabulary: usize) -> Config {
         classes: 2,
         vocabulary,
         lora_rank: 0,
+        lora_targets: Targets::ALL,
+        kernel: Kernel::Gaussian,
         first_norm: false,
         embedding_affine: false,
         norm_epsilon: 1e-5,
@@ -102,6 +104,7 @@ pub fn penalties(config: &Config) -> Penalties {
             Site::Kernel(_) => (-6.0, 0.0),
             Site::Gate(_) => (-1.5, 1.5),
             Site::Tanh => (-1.2, 1.2),
+            Site::Normaliser(_) | Site::LossExp | Site::LossInverse | Site::Optimizer => continue,
         };
         penalties.set(site, low, high);
     }

@@ -1,7 +1,7 @@
 //! What is known about each non-linear site: the range of arguments seen there, and the polynomial that serves it.
 
-use veilformer::approx::{ApproxError, Approximation, Interval, fit};
-use veilformer::transformer::{Config, Site};
+use veilformer::approx::{ApproxError, Approximation, Interval, fit as chebyshev_fit};
+use veilformer::transformer::{Config, Kernel, Site};
 
 use crate::remez::relu_minimax;
 
@@ -39,7 +39,7 @@ impl Ranges {
 
     /// The first site whose arguments left its interval.
     pub fn escape(&self, table: &Approximations) -> Option<Site> {
-        Site::all(&self.config).find(|&site| {
+        Site::all(&self.config).chain(Site::training(&self.config)).find(|&site| {
             let (low, high) = self.get(site);
             low <= high
                 && table
@@ -111,30 +111,51 @@ impl Approximations {
         budget: impl Fn(Site) -> Budget,
     ) -> Result<Self, ApproxError> {
         let mut table = Self::new(config);
-        for site in Site::all(config) {
+        table.fit(Site::all(config), ranges, budget)?;
+        Ok(table)
+    }
+
+    /// The same for some sites, and so for those of [`Site::training`], once ranges of a training run are known.
+    pub fn fit(
+        &mut self,
+        sites: impl IntoIterator<Item = Site>,
+        ranges: &Ranges,
+        budget: impl Fn(Site) -> Budget,
+    ) -> Result<(), ApproxError> {
+        for site in sites {
             let budget = budget(site);
             let observed = ranges.get(site);
-            let interval = widen(site, observed, budget.margin)?;
+            let interval = widen(&self.config, site, observed, budget.margin)?;
             let mut coefficients = vec![0.0; budget.degree + 1];
             match site {
                 Site::Gate(_) => coefficients = relu_minimax(interval, budget.degree),
-                _ => fit(site.function(), interval, budget.squarings, 0, &mut coefficients).map(drop)?,
+                _ => chebyshev_fit(site.function(), interval, budget.squarings, 0, &mut coefficients)
+                    .map(drop)?,
             }
-            table.insert(site, Entry { interval, squarings: budget.squarings, coefficients, observed })?;
+            self.insert(site, Entry { interval, squarings: budget.squarings, coefficients, observed })?;
         }
-        Ok(table)
+        Ok(())
     }
 }
 
-/// The interval of a site: variances get the factor at both ends (they are positive), the kernel's exponent at its
-/// far end (it ends at 0), the gate and tanh symmetrically (so that odd and even parts stay odd and even).
-fn widen(site: Site, (low, high): (f64, f64), margin: f64) -> Result<Interval, ApproxError> {
+/// The interval of a site. Positive arguments of 1/√x and 1/x get the factor at both ends; the Gaussian kernel's exponent
+/// at its far end (it ends at 0); the gate and tanh symmetrically (so that odd and even parts stay odd and even); other
+/// exponents both ways from their middle. The optimizer's argument, 1 + v̂/ε, reaches down to 1 sooner or later, and to a
+/// little below with noise.
+fn widen(config: &Config, site: Site, (low, high): (f64, f64), margin: f64) -> Result<Interval, ApproxError> {
     let reach = margin * high.abs().max(low.abs());
     match site {
-        Site::FirstNorm(_) | Site::SecondNorm(_) | Site::FinalNorm => {
-            Interval::new(low / margin, high * margin)
+        Site::FirstNorm(_)
+        | Site::SecondNorm(_)
+        | Site::FinalNorm
+        | Site::Normaliser(_)
+        | Site::LossInverse => Interval::new(low / margin, high * margin),
+        Site::Kernel(_) if config.kernel == Kernel::Gaussian => Interval::new(margin * low, 0.0),
+        Site::Kernel(_) | Site::LossExp => {
+            let (middle, half) = (0.5 * (low + high), 0.5 * margin * (high - low));
+            Interval::new(middle - half, middle + half)
         }
-        Site::Kernel(_) => Interval::new(margin * low, 0.0),
         Site::Gate(_) | Site::Tanh => Interval::new(-reach, reach),
+        Site::Optimizer => Interval::new(0.9, 1.0 + margin * (high - 1.0)),
     }
 }

@@ -107,7 +107,7 @@ pub fn train(
             table = Some(run.calibrate(&budget)?);
         }
         Random::new(options.seed, 1000 + epoch as u64).shuffle(&mut order);
-        let functions = table.as_ref().map_or(Functions::Exact, Functions::Polynomial);
+        let functions = table.as_ref().map_or(Functions::Exact, Functions::PolynomialModel);
         let mut loss = 0.0;
         for (step, batch) in order.chunks(options.batch.max(1)).enumerate() {
             let done = (epoch as f64 + (step * options.batch) as f64 / data.len() as f64) / epochs as f64;
@@ -143,10 +143,8 @@ impl<'a> Run<'a> {
     fn new(config: &'a Config, data: &'a [Example], options: &'a Options, penalties: &'a Penalties) -> Self {
         let parameters = Parameters::random(config, options.seed);
         let moments = Moments::new(parameters.values().len());
-        let decays =
-            |p: &Parameter| !matches!(p, Parameter::Gain(_) | Parameter::Bias(_) | Parameter::PositionScale);
-        let decayed =
-            parameters.layout().iter().filter(|(p, _)| decays(p)).map(|(_, range)| range.clone()).collect();
+        let decays = parameters.layout().iter().filter(|(p, _)| p.decays());
+        let decayed = decays.map(|(_, range)| range.clone()).collect();
         Self { config, data, options, penalties, parameters, moments, decayed }
     }
 
@@ -209,7 +207,7 @@ impl<'a> Run<'a> {
     }
 }
 
-/// Adds one example's gradient to the trainer's; returns its loss (without penalties).
+/// Adds one example's gradient of the trained weights to the trainer's; returns its loss (without penalties).
 pub fn gradient<F: Scalar>(
     config: &Config,
     trainer: &mut Trainer<'_, F>,
@@ -222,9 +220,10 @@ pub fn gradient<F: Scalar>(
     let (logits, tape) = forward_recorded(config, trainer, input, &mask)?;
     let target = target(config, example.label);
     let d_logits = loss_gradient(config, trainer, &logits, &target)?;
-    let d_input = backward(config, trainer, tape, &d_logits, &mask)?;
-    let d_raw = trainer.layer_norm_backward(&raw, &d_input, Norm::Embedding)?;
-    scatter(config, trainer.gradients_mut(), &example.sequence.tokens, &d_raw);
+    if let Some(d_input) = backward(config, trainer, tape, &d_logits, &mask)? {
+        let d_raw = trainer.layer_norm_backward(&raw, &d_input, Norm::Embedding)?;
+        scatter(config, trainer.gradients_mut(), &example.sequence.tokens, &d_raw);
+    }
     Ok(loss(config, &logits, example.label))
 }
 

@@ -1,7 +1,7 @@
 //! Numeric gradient checks of every layer, the loss and the penalties, in f64.
 
 use proptest::prelude::*;
-use veilformer::transformer::{Config, Loss, Parameter, Projection, Site};
+use veilformer::transformer::{Config, Kernel, Loss, Parameter, Projection, Site, Targets};
 use veilformer_plain::executor::Functions;
 use veilformer_plain::gradient::{Penalties, Trainer};
 use veilformer_plain::parameters::{Parameters, parameter_name};
@@ -23,6 +23,8 @@ fn config(layers: usize, first_norm: bool, head_rank: usize, lora_rank: usize, l
         classes: if loss == Loss::CrossEntropy { 3 } else { 1 },
         vocabulary: 9,
         lora_rank,
+        lora_targets: Targets::ALL,
+        kernel: Kernel::Gaussian,
         first_norm,
         embedding_affine: first_norm,
         norm_epsilon: 1e-5,
@@ -91,8 +93,8 @@ fn every_layer_and_both_losses() {
         (2, true, 3, 2, Loss::CrossEntropy),
         (3, false, 2, 0, Loss::CrossEntropy),
     ] {
-        for seed in 0..3 {
-            let config = config(layers, first_norm, head_rank, lora_rank, loss);
+        for (seed, kernel) in [(0, Kernel::Gaussian), (1, Kernel::Softmax), (2, Kernel::Gaussian)] {
+            let config = Config { kernel, ..config(layers, first_norm, head_rank, lora_rank, loss) };
             config.validate().unwrap();
             let (parameters, example) = model(&config, seed);
             check(&config, &parameters, &example, Functions::Exact);
@@ -114,7 +116,7 @@ fn polynomials_have_gradients_too() {
     };
     // Only the gate's error is visible: the others are exact to many digits, and so are their derivatives.
     let table = Approximations::calibrate(&config, &ranges, budget).unwrap();
-    check(&config, &parameters, &example, Functions::Polynomial(&table));
+    check(&config, &parameters, &example, Functions::PolynomialModel(&table));
 }
 
 #[test]

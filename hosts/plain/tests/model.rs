@@ -3,7 +3,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use veilformer::transformer::{Config, EmbeddingNorm, Loss, Norm, Parameter, Site, embed_token};
+use veilformer::transformer::{
+    Config, EmbeddingNorm, Kernel, Loss, Norm, Parameter, Site, Targets, embed_token,
+};
 use veilformer_plain::data::Task;
 use veilformer_plain::executor::{Functions, PlainExecutor};
 use veilformer_plain::gradient::Penalties;
@@ -138,6 +140,8 @@ fn toy() -> (Config, Vec<Example>, Options) {
         classes: 2,
         vocabulary: 20,
         lora_rank: 0,
+        lora_targets: Targets::ALL,
+        kernel: Kernel::Gaussian,
         first_norm: false,
         embedding_affine: false,
         norm_epsilon: 1e-5,

@@ -7,7 +7,7 @@ use veilformer::ckks::ParametersLiteral;
 use veilformer::transformer::slots::{
     Layout, Plan, PlanSlots, Refresh, SlotArithmetic, SlotExecutor, SlotTensor,
 };
-use veilformer::transformer::{Config, Loss, Parameter, Site, forward};
+use veilformer::transformer::{Config, Kernel, Loss, Parameter, Site, Targets, forward};
 use veilformer_plain::data::Task;
 use veilformer_plain::executor::{Functions, PlainExecutor};
 use veilformer_plain::model::Model;
@@ -33,6 +33,8 @@ fn config(layers: usize, heads: usize, length: usize, first_norm: bool) -> Confi
         classes: 2,
         vocabulary: 30,
         lora_rank: 0,
+        lora_targets: Targets::ALL,
+        kernel: Kernel::Gaussian,
         first_norm,
         embedding_affine: false,
         norm_epsilon: 1e-5,

@@ -375,6 +375,26 @@ impl<S: SlotArithmetic, M: Model> Executor for SlotExecutor<'_, S, M> {
         }
     }
 
+    /// Only the softmax of the baseline asks for it, and that has no slot form.
+    fn product_scores(
+        &mut self,
+        _query: &Self::Tensor,
+        _key: &Self::Tensor,
+        _layer: usize,
+    ) -> Result<Self::Tensor, SlotError> {
+        Err(SlotError::Form)
+    }
+
+    /// Only softmax asks for it.
+    fn spread_mask(&mut self, _mask: &Self::Tensor) -> Result<Self::Tensor, SlotError> {
+        Err(SlotError::Form)
+    }
+
+    /// Only softmax asks for it.
+    fn multiply(&mut self, _a: &Self::Tensor, _b: &Self::Tensor) -> Result<Self::Tensor, SlotError> {
+        Err(SlotError::Form)
+    }
+
     fn mix(&mut self, scores: &Self::Tensor, value: &Self::Tensor) -> Result<Self::Tensor, SlotError> {
         let (mixed, lanes) = match scores.lanes {
             Lanes::All => self.mix_first(&scores.vector, &value.vector)?,
@@ -392,7 +412,11 @@ impl<S: SlotArithmetic, M: Model> Executor for SlotExecutor<'_, S, M> {
         Ok(SlotTensor::derived(vector, hidden.factor, hidden.lanes))
     }
 
-    fn tanh(&mut self, x: &Self::Tensor) -> Result<Self::Tensor, SlotError> {
+    /// tanh: the only function the program asks for outside a norm, a kernel or a gate, unless attention is softmax.
+    fn apply(&mut self, x: &Self::Tensor, site: Site) -> Result<Self::Tensor, SlotError> {
+        if site != Site::Tanh {
+            return Err(SlotError::Form);
+        }
         let approximation = self.approximation(Site::Tanh)?;
         let scale = 1.0 / half(approximation.interval());
         if (x.factor * scale - 1.0).abs() > 1e-9 || middle(approximation.interval()) != 0.0 {
