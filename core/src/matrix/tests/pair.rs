@@ -44,6 +44,82 @@ fn split<A: crate::accel::Trusted<Word = u64>>(
     rows
 }
 
+/// Columns at T times the scale.
+fn columns<A: crate::accel::Trusted<Word = u64>>(
+    pair: &Pair<'_, '_, A>,
+    x: &EncryptedMatrix<Vec<Ciphertext<A>>>,
+    side: Side,
+) -> Vec<EncryptedVector<[Ciphertext<A>; 1]>> {
+    let mut columns = places(TOKENS);
+    pair.columns(&split(pair, x), side, &mut columns).unwrap();
+    columns.into_iter().flatten().collect()
+}
+
+fn zeros<A: crate::accel::Trusted<Word = u64>>(ring: &Ring<'_, A>, count: usize) -> Vec<Ciphertext<A>> {
+    (0..count).map(|_| Ciphertext::zero(ring.accelerator, 0).unwrap()).collect()
+}
+
+/// The error of an entry, root mean square, in units of what is predicted of it.
+fn surprise<A: crate::accel::Trusted<Word = u64>>(
+    ring: &Ring<'_, A>,
+    x: &EncryptedMatrix<Vec<Ciphertext<A>>>,
+    expected: impl Fn(usize, usize) -> f64,
+) -> f64 {
+    let (layout, scale) = (x.entries().layout, x.entries().scale);
+    let plain: Vec<Vec<f64>> = x.ciphertexts().iter().map(|c| ring.decrypt(c)).collect();
+    let squares = (0..layout.rows() * layout.columns()).map(|i| {
+        let (row, column) = (i / layout.columns(), i % layout.columns());
+        let (ciphertext, at) = layout.position(row, column);
+        (plain[ciphertext][at] - expected(row, column) * scale).powi(2)
+    });
+    (squares.sum::<f64>() / (layout.rows() * layout.columns()) as f64).sqrt() / x.entries().noise
+}
+
+fn within(range: core::ops::Range<f64>, x: f64) {
+    assert!(range.contains(&x), "{x:?} is not in {range:?}");
+}
+
+#[test]
+fn rows_of_two_products_share_a_ciphertext() {
+    with_ring(|ring, small| {
+        let (degree, scale) = (ring.parameters.degree(), 2f64.powi(40));
+        let head = Layout::new(degree, FEATURES, TOKENS).unwrap();
+        let pair = Pair::new(small, 1, &mut vec![0; degree]).unwrap();
+        let keys = ring.matrix(head, 1, scale / TOKENS as f64, |f, t| value(1, f, t));
+        let queries = [2, 3].map(|seed| ring.matrix(head, 1, scale, |f, t| value(seed, f, t)));
+        let left = columns(&pair, &keys, Side::Gather);
+        let exact = |seed: u64, t: usize, u: usize| -> f64 {
+            (0..FEATURES).map(|f| value(1, f, t) * value(seed, f, u)).sum()
+        };
+        for (first, second) in [(10, 6), (3, 2), (1, 0)] {
+            let mut rows = zeros(ring, first + second);
+            let (upper, lower) = rows.split_at_mut(first);
+            let mut entries = pair.row_products(&left[..first], &queries[0], 16.0, upper).unwrap();
+            if second > 0 {
+                let other = pair.row_products(&left[40..40 + second], &queries[1], 16.0, lower).unwrap();
+                assert_eq!((other.scale, other.noise), (entries.scale, entries.noise));
+                entries = Entries { layout: head.with_rows(first + second).unwrap(), ..entries };
+            }
+            let packed = pair.pick(&entries, &mut rows).unwrap();
+            let exact = |i: usize, u: usize| match i.checked_sub(first) {
+                Some(i) if i < second => exact(3, 40 + i, u),
+                Some(_) => 0.0,
+                None => exact(2, i, u),
+            };
+            let entries = *packed.entries();
+            let packed = EncryptedMatrix::new(entries, packed.into_ciphertexts().into()).unwrap();
+            within(0.25..4.0, surprise(ring, &packed, exact));
+            // Rows that are missing are zero.
+            let packed = EncryptedMatrix::new(Entries { layout: head, ..entries }, packed.into_ciphertexts());
+            assert!(ring.error(&packed.unwrap(), exact) < 2f64.powi(-9));
+        }
+        let refused = pair.row_products(&left[..2], &queries[0], 16.0, &mut zeros(ring, 3)).err();
+        assert_eq!(refused, Some(Error::Room { have: 3, need: 2 }));
+        let refused = pair.pick(keys.entries(), &mut zeros(ring, FEATURES + 1)).err();
+        assert_eq!(refused, Some(Error::Room { have: FEATURES + 1, need: FEATURES }));
+    });
+}
+
 #[test]
 fn scores_follow_projections() {
     with_ring(|ring, small| {
