@@ -71,6 +71,19 @@ impl Layout {
         (row >> self.log_rank, row % self.rank() + (column << self.log_rank))
     }
 
+    /// The same rows, at the same rank, with fewer columns.
+    ///
+    /// # Errors
+    /// [`Error::Columns`] for none or more than there are.
+    pub fn with_columns(&self, columns: usize) -> Result<Self, Error> {
+        let max = self.columns;
+        if columns == 0 || columns > max {
+            Err(Error::Columns { have: columns, max })
+        } else {
+            Ok(Self { columns, ..*self })
+        }
+    }
+
     /// The same columns with other rows.
     ///
     /// # Errors
@@ -148,7 +161,7 @@ impl Entries {
     }
 
     /// The scale, when the other's is the same up to what an integer factor leaves.
-    fn same_scale(&self, other: &Self) -> Result<f64, Error> {
+    pub(super) fn same_scale(&self, other: &Self) -> Result<f64, Error> {
         if (other.scale / self.scale - 1.0).abs() < SCALE_TOLERANCE {
             return Ok(self.scale);
         }

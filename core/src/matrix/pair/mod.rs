@@ -10,8 +10,9 @@
 //!
 //! Then L·R is Σ_t (column t of L)·(row t of R), packed as its factors are and relinearised once for all terms
 //! ([`SmallRing::scatter`]), and Lᵀ·R has (column t of L)·R as row t ([`PairEvaluator::row_products`]), once row 0 of
-//! these is picked ([`PairEvaluator::pick`]).
+//! these is picked ([`PairEvaluator::pick`]); likewise the exponents of a Gaussian kernel ([`PairEvaluator::exponents`]).
 
+mod gaussian;
 mod product;
 
 use super::thin::projections;
@@ -24,6 +25,9 @@ use crate::ring::{Basis, bit_reverse};
 const MAX_ROWS: usize = 1 << 10;
 /// log2 of the largest 2N'.
 const MAX_POWERS: usize = 18;
+
+/// Columns of a matrix, as [`PairEvaluator::columns`] leaves them.
+type Columns<A> = [EncryptedVector<[Ciphertext<A>; 1]>];
 
 type Pairs<'c, A> = heapless::Vec<(&'c mut Ciphertext<A>, &'c mut Ciphertext<A>), { MAX_ROWS / 2 }>;
 
@@ -68,6 +72,7 @@ impl<'r, 'a, A: Accelerator, K: KeySource<A> + ?Sized> PairEvaluator<'r, 'a, A, 
         keys: &mut KeyRequests,
     ) -> Result<(), ckks::Error> {
         keys.add(KeyId::Relinearization, level)?;
+        keys.add(KeyId::conjugation(parameters), level)?;
         let degree = parameters.degree();
         let mut galois = projections(degree, log_rank)
             .chain((0..degree >> log_rank).map(|a| odd_inverse(2 * a + 1, 2 * degree)));

@@ -1,8 +1,8 @@
 //! Lᵀ·R: a row for every column of L, and the rows packed.
 
 use super::super::thin::projections;
-use super::super::{EncryptedMatrix, EncryptedVector, Entries, Error, Side};
-use super::{MAX_ROWS, PairEvaluator};
+use super::super::{EncryptedMatrix, Entries, Error, Side};
+use super::{Columns, MAX_ROWS, PairEvaluator};
 use crate::accel::Accelerator;
 use crate::ckks::{Ciphertext, KeySource};
 
@@ -18,7 +18,7 @@ impl<A: Accelerator, K: KeySource<A> + ?Sized> PairEvaluator<'_, '_, A, K> {
     /// Those of [`PairEvaluator::row_products`]; [`crate::ckks::Error::MissingKey`].
     pub fn multiply_transposed<S: AsRef<[Ciphertext<A>]>>(
         &self,
-        left: &[EncryptedVector<[Ciphertext<A>; 1]>],
+        left: &Columns<A>,
         right: &EncryptedMatrix<S>,
         bound: f64,
         work: &mut [Ciphertext<A>],
@@ -53,7 +53,7 @@ impl<A: Accelerator, K: KeySource<A> + ?Sized> PairEvaluator<'_, '_, A, K> {
     /// [`crate::ckks::Error::LevelsExhausted`], [`crate::ckks::Error::MissingKey`].
     pub fn row_products<S: AsRef<[Ciphertext<A>]>>(
         &self,
-        left: &[EncryptedVector<[Ciphertext<A>; 1]>],
+        left: &Columns<A>,
         right: &EncryptedMatrix<S>,
         bound: f64,
         out: &mut [Ciphertext<A>],

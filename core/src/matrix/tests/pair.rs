@@ -200,3 +200,51 @@ fn an_output_projection_follows_the_values() {
         assert!(error < 2f64.powi(-9), "{error}");
     });
 }
+
+/// −½·‖k − q‖² for `keys` tokens and `queries` others, of which there may be fewer.
+fn exponents_of(features: usize, keys: usize, queries: usize, seed: u64) {
+    with_ring(|ring, small| {
+        let (degree, scale) = (ring.parameters.degree(), 2f64.powi(33));
+        let head = Layout::new(degree, features, TOKENS).unwrap();
+        let few = head.with_columns(queries).unwrap();
+        let pair = Pair::new(small, 2, &mut vec![0; degree]).unwrap();
+        let (k, q) = (|f: usize, t: usize| value(seed, f, t), |f: usize, u: usize| value(seed + 1, f, u));
+        let mut left = columns(&pair, &ring.matrix(head, 2, scale, k), Side::Gather);
+        left.truncate(keys);
+        let right = ring.matrix(few, 2, scale, q);
+        let mut right_columns = columns(&pair, &right, Side::Gather);
+        right_columns.truncate(queries);
+        let mut rows = zeros(ring, keys);
+        let bound = 2.0 * features as f64;
+        let entries = pair.exponents(&left, &right, &right_columns, bound, &mut rows).unwrap();
+        assert_eq!(entries.layout.shape(), (keys, queries));
+        for (first, rows) in (0..).step_by(FEATURES).zip(rows.chunks_mut(FEATURES)) {
+            let packed = pair.pick(&entries, rows).unwrap();
+            let packed = EncryptedMatrix::new(*packed.entries(), packed.into_ciphertexts().into()).unwrap();
+            let exact = |t: usize, u: usize| -> f64 {
+                (0..features).map(|f| (k(f, first + t) - q(f, u)).powi(2)).sum::<f64>() / -2.0
+            };
+            within(0.25..4.0, surprise(ring, &packed, exact));
+            within(0.0..2f64.powi(-12), ring.error(&packed, exact));
+        }
+        let other = Entries { scale: scale * 1.01, ..*right.entries() };
+        let other = EncryptedMatrix::new(other, right.into_ciphertexts()).unwrap();
+        let refused = pair.exponents(&left, &other, &right_columns, bound, &mut zeros(ring, keys)).err();
+        assert!(matches!(refused, Some(Error::Scale { .. })), "{refused:?}");
+    });
+}
+
+#[test]
+fn exponents_of_all_tokens() {
+    exponents_of(FEATURES, TOKENS, TOKENS, 1);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(3))]
+    #[test]
+    fn exponents_of_random_shapes(
+        features in 1usize..=FEATURES, keys in 1usize..40, queries in 1usize..=TOKENS, seed in 1u64..1000,
+    ) {
+        exponents_of(features, keys, queries, seed);
+    }
+}
