@@ -84,6 +84,31 @@ impl Layout {
         }
     }
 
+    /// Rows and columns at the same rank in a ring of degree N'.
+    pub(super) fn with_shape(&self, degree: usize, rows: usize, columns: usize) -> Result<Self, Error> {
+        let max = degree >> self.log_rank;
+        if columns == 0 || columns > max {
+            return Err(Error::Columns { have: columns, max });
+        }
+        Self { columns, ..*self }.with_rows(rows)
+    }
+
+    /// The same ciphertexts at half the rank: of the k rows of each, row i ends up beside row i + k/2, their columns in
+    /// turns, because Σ_i X^i·x_i(Y) with Y = Z², Z = X^(k/2), has x_i(Z²) + Z·x_{i+k/2}(Z²) as row i. Two matrices
+    /// come side by side when weights put the rows of one into the first halves and those of the other into the second:
+    /// no key is needed, and later products treat them as one.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] unless there are whole ciphertexts of at least two rows.
+    pub fn interleaved(&self) -> Result<Self, Error> {
+        let (rank, columns) = (self.rank(), self.columns);
+        if rank == 1 || !self.rows.is_multiple_of(rank) {
+            let need = (self.rows.next_multiple_of(rank.max(2)), columns);
+            return Err(Error::Shape { have: self.shape(), need });
+        }
+        Ok(Self { rows: self.rows / 2, columns: 2 * columns, log_rank: self.log_rank - 1 })
+    }
+
     /// The same columns with other rows.
     ///
     /// # Errors
@@ -145,6 +170,14 @@ impl Entries {
         let scale = self.same_scale(below)?;
         let layout = layout.with_rows(layout.rows() + have.0)?;
         Ok(Self { layout, scale, bound: self.bound.max(below.bound), noise: self.noise.max(below.noise) })
+    }
+
+    /// Those of the same ciphertexts as [`Layout::interleaved`].
+    ///
+    /// # Errors
+    /// [`Error::Shape`].
+    pub fn interleaved(&self) -> Result<Self, Error> {
+        Ok(Self { layout: self.layout.interleaved()?, ..*self })
     }
 
     /// Those of a sum.

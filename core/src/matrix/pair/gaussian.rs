@@ -10,9 +10,8 @@
 
 use super::super::{EncryptedMatrix, Entries, Error, Side};
 use super::{Columns, PairEvaluator};
-use crate::accel::{Accelerator, Evaluations, Polynomial};
+use crate::accel::Accelerator;
 use crate::ckks::{self, Ciphertext, KeySource, Product};
-use crate::ring::{Basis, MAX_LIMBS};
 
 /// Sums of products that are worked on at a time.
 const LANES: usize = 8;
@@ -55,7 +54,8 @@ impl<A: Accelerator, K: KeySource<A> + ?Sized> PairEvaluator<'_, '_, A, K> {
         let entries =
             self.predict_exponents(key.entries(), queries.entries(), column.entries(), level, bound)?;
 
-        let (norms, ones) = (self.norms(query_columns, queries.entries())?, self.ones(layout.rank(), level)?);
+        let norms = self.norms(query_columns, queries.entries())?;
+        let ones = self.geometric(layout.rank(), columns, level)?;
         let mut doubled = query.duplicate(ev.accelerator())?;
         ev.multiply_integer_assign(&mut doubled, 2 * columns as i32)?;
         ev.accelerator().for_each(out, |t, row| -> Result<(), Error> {
@@ -95,21 +95,6 @@ impl<A: Accelerator, K: KeySource<A> + ?Sized> PairEvaluator<'_, '_, A, K> {
             parts.into_iter().try_for_each(|(x, y)| x.add_assign(ev.accelerator(), y))?;
         }
         Ok(ev.rescale(sum)?)
-    }
-
-    /// J = Σ_c Y^c over all T columns, as the product of 1 + Y^(2^j).
-    fn ones(&self, rank: usize, level: usize) -> Result<Polynomial<A, Evaluations>, Error> {
-        let (accelerator, basis) = (self.ring.evaluator().accelerator(), Basis::level(level));
-        let mut sum = Polynomial::zero(accelerator, basis)?;
-        accelerator.add_scalar_assign(basis, sum.limbs_mut(), &[1; MAX_LIMBS][..basis.len()])?;
-        let mut power = rank;
-        while power < self.degree() {
-            let mut shifted = self.monomial(power, level)?;
-            shifted.multiply_assign(accelerator, &sum)?;
-            sum.add_assign(accelerator, &shifted)?;
-            power *= 2;
-        }
-        Ok(sum)
     }
 
     fn predict_exponents(

@@ -10,10 +10,13 @@
 //!
 //! Then L·R is Σ_t (column t of L)·(row t of R), packed as its factors are and relinearised once for all terms
 //! ([`SmallRing::scatter`]), and Lᵀ·R has (column t of L)·R as row t ([`PairEvaluator::row_products`]), once row 0 of
-//! these is picked ([`PairEvaluator::pick`]); likewise the exponents of a Gaussian kernel ([`PairEvaluator::exponents`]).
+//! these is picked ([`PairEvaluator::pick`]); likewise the exponents of a Gaussian kernel ([`PairEvaluator::exponents`])
+//! and the rows of a transpose ([`PairEvaluator::transpose`]). Two matrices side by side are no work where their rows
+//! were put into halves of the same ciphertexts ([`super::Layout::interleaved`]).
 
 mod gaussian;
 mod product;
+mod transpose;
 
 use super::thin::projections;
 use super::{EncryptedRow, EncryptedVector, Entries, Error, Side, SmallRing};
@@ -89,21 +92,37 @@ impl<'r, 'a, A: Accelerator, K: KeySource<A> + ?Sized> PairEvaluator<'r, 'a, A, 
         entries: &Entries,
         out: &mut [Option<EncryptedRow<A>>],
     ) -> Result<(), Error> {
-        let (ev, log_rank) = (self.ring.evaluator(), entries.layout.log_rank());
-        let (have, need) = (out.len(), entries.layout.rank());
-        if have != need || need > MAX_ROWS {
+        self.split_every(1, x, entries, out)
+    }
+
+    /// Only rows 0, `stride`, 2·`stride` … of one ciphertext: k/`stride` − 1 key switches, and log2 `stride` to erase
+    /// what lies between. `stride` is a power of two, `out` has k/`stride` places.
+    ///
+    /// # Errors
+    /// As [`PairEvaluator::split`].
+    pub fn split_every(
+        &self,
+        stride: usize,
+        x: &Ciphertext<A>,
+        entries: &Entries,
+        out: &mut [Option<EncryptedRow<A>>],
+    ) -> Result<(), Error> {
+        let (ev, log_rank, rank) = (self.ring.evaluator(), entries.layout.log_rank(), entries.layout.rank());
+        let (have, need) = (out.len(), rank.checked_div(stride).unwrap_or(0));
+        if have != need || !stride.is_power_of_two() || need == 0 || need > MAX_ROWS {
             return Err(Error::Room { have, need: need.min(MAX_ROWS) });
         }
         let mut first = x.duplicate(ev.accelerator())?;
-        ev.divide_exactly(&mut first, need)?;
-        let row = Entries {
-            layout: entries.layout.with_rows(1)?,
-            noise: self.noise(entries, x.level()),
-            ..*entries
-        };
+        ev.divide_exactly(&mut first, rank)?;
+        let (skipped, noise) = (stride.trailing_zeros() as usize, self.noise(entries, x.level()));
+        for galois in projections(self.degree(), log_rank).take(skipped) {
+            let image = ev.automorphism(&first, galois)?;
+            ev.add_assign(&mut first, &image)?;
+        }
+        let row = Entries { layout: entries.layout.with_rows(1)?, noise, ..*entries };
         out[0] = Some(EncryptedRow::new(row, first));
-        for (s, galois) in projections(self.degree(), log_rank).enumerate() {
-            let (even, odd) = out.split_at_mut(1 << s);
+        for (s, galois) in projections(self.degree(), log_rank).enumerate().skip(skipped) {
+            let (even, odd) = out.split_at_mut(1 << (s - skipped));
             let mut nodes: heapless::Vec<_, { MAX_ROWS / 2 }> = even.iter_mut().zip(odd).collect();
             ev.accelerator().for_each(&mut nodes, |_, (even, odd)| -> Result<(), Error> {
                 let Some(even) = even else { return Ok(()) };

@@ -248,3 +248,72 @@ proptest! {
         exponents_of(features, keys, queries, seed);
     }
 }
+
+#[test]
+fn transposes_of_one_ciphertext_and_of_several() {
+    with_ring(|ring, small| {
+        let (degree, scale) = (ring.parameters.degree(), 2f64.powi(33));
+        let pair = Pair::new(small, 1, &mut vec![0; degree]).unwrap();
+        for (rows, count) in [(FEATURES, FEATURES), (5, TOKENS), (40, 100), (TOKENS, 3)] {
+            let layout = Layout::new(degree, rows, TOKENS).unwrap();
+            let x = ring.matrix(layout, 1, scale, |i, t| value(1, i, t));
+            let blocks: Vec<Vec<_>> = split(&pair, &x)
+                .chunks(FEATURES)
+                .map(|rows| {
+                    let mut columns = places(TOKENS);
+                    pair.columns(rows, Side::Gather, &mut columns).unwrap();
+                    columns.into_iter().flatten().take(count).collect()
+                })
+                .collect();
+            let blocks: Vec<_> = blocks.iter().map(|b| &b[..]).collect();
+            let (mut work, mut out) = (zeros(ring, FEATURES), places(count.div_ceil(FEATURES)));
+            let entries = pair.transpose(&blocks, &mut work, &mut out).unwrap();
+            assert_eq!(entries.layout.shape(), (count, rows));
+            let y = EncryptedMatrix::new(entries, out.into_iter().flatten().collect()).unwrap();
+            within(0.0..2f64.powi(-12), ring.error(&y, |t, i| value(1, i, t)));
+            within(0.25..4.0, surprise(ring, &y, |t, i| value(1, i, t)));
+        }
+    });
+}
+
+#[test]
+fn weights_from_the_right_contract_tokens() {
+    with_ring(|ring, small| {
+        let (degree, scale) = (ring.parameters.degree(), 2f64.powi(33));
+        let pair = Pair::new(small, 2, &mut vec![0; degree]).unwrap();
+        let head = Layout::new(degree, 13, TOKENS).unwrap();
+        let columns = columns(&pair, &ring.matrix(head, 2, scale, |f, t| value(1, f, t)), Side::Scatter);
+        let weight = |t: usize, u: usize| value(2, t, u) / 8.0;
+        let mut signed = vec![0; degree];
+        for (tokens, outputs) in [(TOKENS, TOKENS), (100, 3), (1, 70)] {
+            let y = pair
+                .multiply_right(&columns[..tokens], outputs, weight, 2f64.powi(40), 8.0, &mut signed)
+                .unwrap();
+            assert_eq!(y.entries().layout.shape(), (13, outputs));
+            let y = EncryptedMatrix::new(*y.entries(), y.into_ciphertexts().into()).unwrap();
+            let exact = |f: usize, u: usize| (0..tokens).map(|t| value(1, f, t) * weight(t, u)).sum();
+            within(0.0..2f64.powi(-12), ring.error(&y, exact));
+            within(0.25..4.0, surprise(ring, &y, exact));
+        }
+        let mut refused =
+            |w: f64| pair.multiply_right(&columns, 3, |_, _| w, scale, 8.0, &mut signed).err().unwrap();
+        assert_eq!(refused(f64::NAN), Error::Weights);
+        assert_eq!(refused(1e30), Error::Weights);
+        let refused = pair.multiply_right(&columns, TOKENS + 1, weight, scale, 8.0, &mut signed).err();
+        assert_eq!(refused, Some(Error::Columns { have: TOKENS + 1, max: TOKENS }));
+    });
+}
+
+#[test]
+fn halves_of_a_ciphertext_are_matrices_side_by_side() {
+    let layout = Layout::new(2048, 32, 100).unwrap();
+    let (wide, rank) = (layout.interleaved().unwrap(), layout.rank());
+    assert_eq!((wide.shape(), wide.rank(), wide.ciphertexts()), ((16, 200), rank / 2, 2));
+    for (row, column) in [(0, 0), (3, 99), (9, 1), (15, 50)] {
+        let (c, i) = (row / (rank / 2), row % (rank / 2));
+        assert_eq!(wide.position(row, 2 * column), layout.position(c * rank + i, column));
+        assert_eq!(wide.position(row, 2 * column + 1), layout.position(c * rank + i + rank / 2, column));
+    }
+    let odd = layout.with_rows(20).unwrap().interleaved().err();
+    assert_eq!(odd, Some(Error::Shape { have: (20, 100), need: (32, 100) }));
+}
