@@ -298,7 +298,7 @@ fn a_key_file_above_the_small_ring_is_refused() {
             let request = KeyRequest { id, level };
             codec.make_switching_key(&mut Message::default(), &secret, request, &mut signed, &mut words).err()
         };
-        assert_eq!(make(2), None);
-        assert_eq!(make(3), Some(Error::Field { field: Field::Level, have: 3, max: 2 }));
+        assert_eq!(make(3), None);
+        assert_eq!(make(4), Some(Error::Field { field: Field::Level, have: 4, max: 3 }));
     }
 }

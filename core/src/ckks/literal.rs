@@ -36,7 +36,7 @@ pub struct BootstrapLiteral {
     /// Levels of SlotToCoeff, as many as there may be of CoeffToSlot: the
     /// lowest ones, among `levels`.
     pub slot_to_coeff: u32,
-    /// The level at which SlotToCoeff ends, 0 to 2: more than 0 where something
+    /// The level at which SlotToCoeff ends, 0 to 3: more than 0 where something
     /// is computed on coefficients before they are raised.
     pub coefficient_level: u32,
     /// log2 of q_0 over the scale of the message when it is raised. The error
@@ -179,10 +179,17 @@ impl ParametersLiteral {
         ..SECURE
     };
     /// As [`Self::N16_BOOT`], with matrix products between SlotToCoeff, which
-    /// ends at level 2, and ModRaise: they happen in a ring of degree 2^13.
+    /// ends at level 3, and ModRaise: they happen in a ring of degree 2^13,
+    /// where four primes and a special one have to fit 214 bits. 16 levels of 38
+    /// bits are left; 30 limbs at the top, three digits, which hold 48 bits of
+    /// EvalMod where nine special primes of 50 bits are to cover them.
     pub const N16_MATRIX: Self = Self {
+        base_bits: 48,
+        scale_bits: 38,
+        levels: 16,
+        digit_size: 11,
         bootstrap: match Self::N16_BOOT.bootstrap {
-            Some(bootstrap) => Some(BootstrapLiteral { coefficient_level: 2, ..bootstrap }),
+            Some(bootstrap) => Some(BootstrapLiteral { working_bits: 48, coefficient_level: 3, ..bootstrap }),
             None => None,
         },
         ..Self::N16_BOOT
@@ -275,7 +282,7 @@ impl ParametersLiteral {
     pub const INSECURE_TOY_MATRIX: Self = Self {
         log_degree: 12,
         bootstrap: match Self::INSECURE_TOY_BOOT.bootstrap {
-            Some(bootstrap) => Some(BootstrapLiteral { coefficient_level: 2, ..bootstrap }),
+            Some(bootstrap) => Some(BootstrapLiteral { coefficient_level: 3, ..bootstrap }),
             None => None,
         },
         ..Self::INSECURE_TOY_BOOT
@@ -338,7 +345,7 @@ impl ParametersLiteral {
                 MAX_STAGES.min(self.levels),
             )?;
             let room = self.levels - bootstrap.slot_to_coeff;
-            within(ParameterField::CoefficientLevel, bootstrap.coefficient_level, 0, room.min(2))?;
+            within(ParameterField::CoefficientLevel, bootstrap.coefficient_level, 0, room.min(3))?;
             within(ParameterField::RatioBits, bootstrap.ratio_bits, 4, self.base_bits - 20)?;
             within(ParameterField::EphemeralWeight, bootstrap.ephemeral_weight, 1, MAX_EPHEMERAL_WEIGHT)?;
             within(ParameterField::SpecialPrimes, self.special_primes, 1, free)?;

@@ -289,7 +289,7 @@ mod tests {
             boot(|b| b.coeff_to_slot = u32::MAX),
             boot(|b| b.coeff_to_slot = 1),
             boot(|b| b.slot_to_coeff = 1),
-            boot(|b| b.coefficient_level = 3),
+            boot(|b| b.coefficient_level = 4),
             boot(|b| b.working_bits = 39),
             boot(|b| b.ratio_bits = 31),
             boot(|b| b.ephemeral_weight = 33),

@@ -74,6 +74,14 @@ struct Columns {
 }
 
 impl Task {
+    /// The six tasks of the paper.
+    pub const ALL: [Self; 6] = [Self::Cola, Self::Mrpc, Self::Rte, Self::StsB, Self::Sst2, Self::Qnli];
+
+    /// The file with its training rows. Of QNLI only a part of the training set is at hand.
+    pub fn training_file(self) -> &'static str {
+        if self == Self::Qnli { "train_subset.tsv" } else { "train.tsv" }
+    }
+
     /// Its folder in a GLUE download.
     pub fn folder(self) -> &'static str {
         match self {

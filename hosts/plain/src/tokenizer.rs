@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
+use rayon::prelude::*;
 use tokenizers::models::wordpiece::WordPiece;
 use tokenizers::normalizers::bert::BertNormalizer;
 use tokenizers::pre_tokenizers::bert::BertPreTokenizer;
@@ -107,6 +108,62 @@ impl Tokenizer {
         Self::new(SPECIAL.into_iter().chain(kept.map(|(_, &piece)| piece)).map(str::to_owned).collect())
     }
 
+    /// From a full WordPiece vocabulary, in its order: the [`SPECIAL`] pieces, those `always` kept, single letters and
+    /// digits with their continuations (so that every other word can be spelt), and of the rest the ones that occur most
+    /// often in the texts, `count` pieces in all. Of pieces that occur equally often the earlier is kept.
+    pub fn most_frequent(
+        full: &str,
+        texts: &[&str],
+        always: &[&str],
+        count: usize,
+    ) -> Result<Self, TokenizerError> {
+        let pieces: Vec<&str> = full.lines().collect();
+        let whole = word_piece(&pieces)?;
+        let counts = texts
+            .par_chunks(4096)
+            .map(|texts| {
+                let mut counts = vec![0u64; pieces.len()];
+                for text in texts {
+                    for &id in encode_pieces(&whole, text)?.get_ids() {
+                        counts[id as usize] += 1;
+                    }
+                }
+                Ok(counts)
+            })
+            .try_reduce(
+                || vec![0; pieces.len()],
+                |mut a, b| {
+                    a.iter_mut().zip(b).for_each(|(a, b)| *a += b);
+                    Ok(a)
+                },
+            )?;
+        let spells = |piece: &str| {
+            let mut characters = piece.strip_prefix("##").unwrap_or(piece).chars();
+            characters.next().is_some_and(|c| c.is_ascii_alphanumeric()) && characters.next().is_none()
+        };
+        let rank = |i: usize| {
+            let piece = pieces[i];
+            let kept = SPECIAL.contains(&piece) || always.contains(&piece) || spells(piece);
+            (!kept, std::cmp::Reverse(counts[i]), i)
+        };
+        let mut order: Vec<usize> = (0..pieces.len()).collect();
+        order.sort_unstable_by_key(|&i| rank(i));
+        order.truncate(count);
+        order.sort_unstable();
+        let rest = order.into_iter().map(|i| pieces[i]).filter(|piece| !SPECIAL.contains(piece));
+        Self::new(SPECIAL.into_iter().chain(rest).map(str::to_owned).collect())
+    }
+
+    /// The number of a piece.
+    pub fn piece(&self, piece: &str) -> Option<u32> {
+        self.inner.token_to_id(piece)
+    }
+
+    /// The pieces of a text, with nothing added or cut.
+    pub fn pieces(&self, text: &str) -> Result<Vec<u32>, TokenizerError> {
+        Ok(encode_pieces(&self.inner, text)?.get_ids().to_vec())
+    }
+
     /// The pieces, in order.
     pub fn vocabulary(&self) -> &[String] {
         &self.vocabulary
@@ -174,6 +231,15 @@ mod tests {
         assert_eq!(s.mask().sum::<f64>(), 5.0);
         let s = t.encode("a", Some("film a film"), 4).unwrap();
         assert_eq!((s.tokens, s.truncated), (vec![FIRST, 4, SEPARATOR, 6], true));
+    }
+
+    #[test]
+    fn keeps_the_most_frequent_pieces_and_the_letters() {
+        let texts = ["good film. good films", "never"];
+        let t = Tokenizer::most_frequent(FULL, &texts, &["never"], 9).unwrap();
+        assert_eq!(t.vocabulary()[4..], ["a", "good", "film", "##s", "never"].map(str::to_owned));
+        assert_eq!(t.pieces("films!").unwrap(), [6, 7, UNKNOWN]);
+        assert_eq!((t.piece("never"), t.piece(".")), (Some(8), None));
     }
 
     #[test]

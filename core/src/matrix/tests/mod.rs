@@ -434,7 +434,7 @@ fn sums_joins_and_heads() {
 #[test]
 fn keys_of_the_small_ring_go_no_higher_than_it_is_safe() {
     let secure = ParametersLiteral::N16_MATRIX.check().unwrap().small_ring().unwrap();
-    assert_eq!((secure.degree(), secure.top_level(), secure.is_insecure()), (1 << 13, 2, false));
+    assert_eq!((secure.degree(), secure.top_level(), secure.is_insecure()), (1 << 13, 3, false));
     let cap = crate::ckks::max_log_qp(13).unwrap() as f64;
     assert!(secure.log_qp() <= cap && secure.log_qp() > crate::ckks::max_log_qp(12).unwrap() as f64);
     let big = ParametersLiteral::INSECURE_TOY_MATRIX.check().unwrap();
@@ -443,10 +443,10 @@ fn keys_of_the_small_ring_go_no_higher_than_it_is_safe() {
         let (mut signed, mut words) = (vec![0; big.degree()], vec![0; big.degree()]);
         for id in [KeyId::ToSmallRing, KeyId::FromSmallRing] {
             let mut make = |level| ring.secret.switching_key(id, level, &mut signed, &mut words);
-            let key = make(2).unwrap();
+            let key = make(3).unwrap();
             // One special prime: what the security of the small ring was checked with.
-            assert_eq!((key.level(), key.special()), (2, 1));
-            assert_eq!(make(3).err(), Some(crate::ckks::Error::MissingKey { id, level: 3 }));
+            assert_eq!((key.level(), key.special()), (3, 1));
+            assert_eq!(make(4).err(), Some(crate::ckks::Error::MissingKey { id, level: 4 }));
         }
         let mut none = |id| ring.secret.switching_key(id, 0, &mut signed, &mut words).err();
         let id = KeyId::Component { log_rank: 4, index: 16 };

@@ -23,6 +23,7 @@ const LINKS: usize = 100;
 pub(super) fn literal_of(name: &str) -> Option<(&'static str, ParametersLiteral)> {
     match name.strip_prefix("bootstrap")?.rsplit('/').next()? {
         "n16" => Some(("n16/boot", ParametersLiteral::N16_BOOT)),
+        "matrix" => Some(("n16/matrix", ParametersLiteral::N16_MATRIX)),
         _ => None,
     }
 }

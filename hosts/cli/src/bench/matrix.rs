@@ -25,7 +25,7 @@ const LAYER: &[(usize, usize)] = &[(2304, 768), (768, 768), (3072, 768), (768, 1
 const TOKENS: usize = 128;
 const RANK: usize = 2;
 /// log2 of the scale of a message where it is raised, and of everything before.
-const SCALE_BITS: i32 = 40;
+const SCALE_BITS: i32 = 38;
 /// Ciphertexts of a result that are worked on at a time.
 const CHUNK: usize = 12;
 

@@ -162,6 +162,7 @@ pub(crate) const NAMES: &[&str] = &[
     "bootstrap_evalmod/n16",
     "bootstrap/n16",
     "bootstrap_chain/n16",
+    "bootstrap/n16/matrix",
     "pcmm/128x768x768",
     "pcmm/layer",
     "pcmm/layer-batch16",

@@ -20,7 +20,7 @@ const HEADS: usize = 12;
 const TOKENS: usize = 128;
 const FEATURES: usize = 64;
 /// log2 of the scale of a factor; the one whose columns are taken is T times smaller.
-const SCALE_BITS: i32 = 40;
+const SCALE_BITS: i32 = 38;
 
 type Keys = KeyStore<'static, Multicore>;
 type Matrix = EncryptedMatrix<Vec<Ciphertext<Multicore>>>;

@@ -188,16 +188,16 @@ fn multiples_are_taken_away() {
 
 #[test]
 fn coefficients_can_be_worked_on_before_they_are_raised() {
-    let bootstrap = BootstrapLiteral { coefficient_level: 2, ..LITERAL.bootstrap.unwrap() };
+    let bootstrap = BootstrapLiteral { coefficient_level: 3, ..LITERAL.bootstrap.unwrap() };
     let literal = ParametersLiteral { bootstrap: Some(bootstrap), ..LITERAL };
     with_keys::<8192>(literal, 8192, keys, |bench| {
         let limbs = constants(bench);
         let bootstrap = Bootstrap::new(bench.evaluator(), &limbs).unwrap();
-        assert_eq!((bootstrap.plan().floor(), bootstrap.plan().coefficient_level()), (4, 2));
+        assert_eq!((bootstrap.plan().floor(), bootstrap.plan().coefficient_level()), (5, 3));
         let z = bench.slots(11);
-        let mut x = bootstrap.slot_to_coeff(&bench.encrypt(&z, 5)).unwrap();
-        assert_eq!(x.level(), 2);
-        // −m, where two more primes are at hand.
+        let mut x = bootstrap.slot_to_coeff(&bench.encrypt(&z, 6)).unwrap();
+        assert_eq!(x.level(), 3);
+        // −m, where three more primes are at hand.
         bench.evaluator().negate_assign(&mut x).unwrap();
         let [re, im] = bootstrap.refresh_coefficients(&x).unwrap();
         let stats = bench.bits(&re, |j| Complex::new(-z[j].re, 0.0));

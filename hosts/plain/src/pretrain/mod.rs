@@ -1,0 +1,111 @@
+//! Pre-training by masked language modelling: how `veil-tiny` comes to know English before it sees a task.
+//!
+//! The paper's recipe (PAPER.md, "Cramming"): 25 % of the pieces are hidden, the token embedding also predicts (tied
+//! weights), AdamW with β = (0.9, 0.98) and a triangular schedule, the Gaussian kernel from the start. Ours to add:
+//! * penalties from the first step keep the arguments of every non-linear site in the interval a polynomial of low degree
+//!   can serve;
+//! * token 0 predicts one of its sequence's hidden pieces, because the head will read token 0 and nothing else.
+//!
+//! Gradients are summed over parts of a batch in a fixed order, so a run repeats itself on any number of threads. A run
+//! is resumed from its checkpoint as if it had never stopped.
+
+mod corpus;
+mod network;
+mod rows;
+mod state;
+
+pub use corpus::{MASK, Masking, segments, stream};
+pub use network::{Outcome, Shares, step};
+pub use state::{Pretraining, Recipe, Report};
+
+use std::path::PathBuf;
+
+use veilformer::transformer::{Config, Site};
+
+use crate::tokenizer::TokenizerError;
+
+/// Why pre-training stopped, or did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum PretrainError {
+    /// The tokenizer.
+    #[error(transparent)]
+    Tokenizer(#[from] TokenizerError),
+    /// Too many pieces.
+    #[error("the vocabulary has {pieces} pieces, at most 65535 can be pre-trained")]
+    Vocabulary {
+        /// Pieces given.
+        pieces: usize,
+    },
+    /// Nothing to learn from.
+    #[error("the corpus has {tokens} tokens: give a text of at least {least}")]
+    Corpus {
+        /// Tokens given.
+        tokens: usize,
+        /// One sequence.
+        least: usize,
+    },
+    /// A checkpoint cannot be read or written.
+    #[error("checkpoint {path}: {source}")]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A checkpoint is damaged, or another recipe's.
+    #[error("checkpoint {path}: {what}; remove it to start again")]
+    Checkpoint {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// The loss is not a number.
+    #[error("the loss is {loss} in step {step}: training diverged, use a smaller learning rate")]
+    Diverged {
+        /// The step, from 1.
+        step: u64,
+        /// Its mean loss.
+        loss: f64,
+    },
+}
+
+/// Sequences, their lengths, and what must be predicted.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Batch {
+    /// T tokens per sequence.
+    pub tokens: Vec<u32>,
+    /// Per sequence, how many are not padding.
+    pub used: Vec<usize>,
+    /// (row in `tokens`, piece) of every prediction.
+    pub predictions: Vec<(usize, u32)>,
+}
+
+/// The intervals that penalties pull the arguments of the sites into: an argument u adds ½·w·dist(u, [low, high])².
+#[derive(Debug, Clone, PartialEq)]
+pub struct Bounds {
+    config: Config,
+    intervals: Vec<(f32, f32)>,
+}
+
+impl Bounds {
+    /// One interval per site.
+    pub fn new(config: &Config, interval: impl Fn(Site) -> (f32, f32)) -> Self {
+        let mut intervals = vec![(f32::NEG_INFINITY, f32::INFINITY); Site::count(config)];
+        for site in Site::all(config) {
+            intervals[site.index(config)] = interval(site);
+        }
+        Self { config: *config, intervals }
+    }
+
+    /// A site's interval.
+    pub fn of(&self, site: Site) -> (f32, f32) {
+        self.intervals[site.index(&self.config)]
+    }
+
+    /// How far an argument lies above (or, negative, below) its interval.
+    pub fn excess(&self, site: Site, argument: f32) -> f32 {
+        let (low, high) = self.of(site);
+        argument - argument.max(low).min(high)
+    }
+}
