@@ -134,9 +134,7 @@ impl<E: TrainingExecutor> Backward<'_, E> {
             key: wanted(Projection::Key),
             value: wanted(Projection::Value),
         };
-        let (attention, mixed) = (&tape.attention, &tape.mixed);
-        let d =
-            attention_backward(self.config, self.ex, layer, attention, mixed, d_mixed, self.mask, wanted)?;
+        let d = attention_backward(self.config, self.ex, layer, tape, d_mixed, self.mask, wanted)?;
         let x = tape.normed.as_ref().unwrap_or(&tape.input);
         let x_query = tape.first.as_ref().unwrap_or(x);
         let [lora_query, lora_key, lora_value] = &tape.lora;
