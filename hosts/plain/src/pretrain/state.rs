@@ -132,6 +132,11 @@ impl<'a> Pretraining<'a> {
         self.step
     }
 
+    /// Tokens seen, padding not included.
+    pub fn tokens_seen(&self) -> u64 {
+        self.tokens
+    }
+
     /// The next sequences of the stream, in parts.
     fn next_batch(&mut self) -> Vec<Batch> {
         let mut random = Random::new(self.recipe.seed, 0xba7c_0000_0000 + self.step);
@@ -225,9 +230,11 @@ impl<'a> Pretraining<'a> {
         length
     }
 
-    /// What a checkpoint must agree with to be continued.
+    /// What a checkpoint must agree with to be continued: everything but the number of steps, so that a run can be made
+    /// longer or shorter while the learning rate has not yet fallen to 0.
     fn signature(&self) -> String {
-        format!("{:?} {:?} {:?}, {} tokens", self.config, self.recipe, self.bounds, self.stream.len())
+        let recipe = Recipe { steps: 0, ..self.recipe.clone() };
+        format!("{:?} {recipe:?} {:?}, {} tokens", self.config, self.bounds, self.stream.len())
     }
 
     /// Writes the run's state, and replaces an older file only once it is complete.
