@@ -99,16 +99,6 @@ pub trait Algebra {
     fn add(&mut self, x: &Matrix<Self::Piece>, y: &Matrix<Self::Piece>)
     -> Result<Matrix<Self::Piece>, Error>;
 
-    /// Adds known entries.
-    ///
-    /// # Errors
-    /// From the scheme.
-    fn add_known(
-        &mut self,
-        x: &Matrix<Self::Piece>,
-        known: &dyn Fn(usize, usize) -> f64,
-    ) -> Result<Matrix<Self::Piece>, Error>;
-
     /// Σ x·X^exponent.
     ///
     /// # Errors

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use veilformer::accel::{Accelerator, Evaluations, Polynomial};
 use veilformer::ckks::server::Evaluator;
 use veilformer::ckks::server::bootstrap::{Bootstrap, BootstrapPlan};
-use veilformer::ckks::{Ciphertext, KeyId, KeyRequests, KeySource, Parameters, Plaintext};
+use veilformer::ckks::{Ciphertext, KeyId, KeyRequests, KeySource, Parameters};
 use veilformer::matrix::{
     EncryptedMatrix, EncryptedRow, EncryptedVector, Entries, PairEvaluator, PlainMatrix, RingSwitch, Side,
     SmallRing,
@@ -169,27 +169,6 @@ impl<'a, A: Accelerator<Word = u64>, K: KeySource<A> + ?Sized> Algebra for Encry
         self.ring.add(&mut sum, &other)?;
         let entries = *sum.entries();
         Ok(Matrix { entries, level, pieces: sum.into_ciphertexts().into_iter().map(Rc::new).collect() })
-    }
-
-    fn add_known(
-        &mut self,
-        x: &Matrix<Piece<A>>,
-        known: &dyn Fn(usize, usize) -> f64,
-    ) -> Result<Matrix<Piece<A>>, Error> {
-        let (layout, ev) = (x.entries.layout, self.small());
-        let mut pieces = self.gathered(x, x.level)?;
-        let mut coefficients = vec![vec![0; self.rings.degrees.small]; pieces.len()];
-        for (row, column) in
-            (0..layout.rows()).flat_map(|row| (0..layout.columns()).map(move |column| (row, column)))
-        {
-            let (piece, at) = layout.position(row, column);
-            coefficients[piece][at] = (known(row, column) * x.entries.scale).round() as i64;
-        }
-        for (piece, coefficients) in pieces.iter_mut().zip(&coefficients) {
-            let plain = Plaintext::from_polynomial(self.known(coefficients, x.level)?);
-            ev.add_plain_assign(piece, &plain)?;
-        }
-        Ok(Matrix { pieces: pieces.into_iter().map(Rc::new).collect(), ..x.clone() })
     }
 
     fn add_shifted(&mut self, x: &[(Rc<Piece<A>>, usize)]) -> Result<Piece<A>, Error> {

@@ -225,7 +225,7 @@ impl<G: Algebra, M: Model> Executor for Engine<'_, G, M> {
     }
 
     fn add(&mut self, a: &Tensor<G>, b: &Tensor<G>) -> Result<Tensor<G>, Error> {
-        if a.places != b.places || a.pending.is_some() || b.pending.is_some() {
+        if a.places != b.places {
             return Err(Error::Form { operation: "an addition" });
         }
         let mut packed = Vec::with_capacity(a.packed.len());
@@ -268,7 +268,7 @@ impl<G: Algebra, M: Model> Executor for Engine<'_, G, M> {
         let places = self.places(places.layout().rows(), true)?;
         let matrix = packed.into_iter().next().ok_or(Error::Form { operation: "a selection" })?;
         let packed = vec![Matrix { pieces, ..matrix }];
-        Ok(Tensor { pending: x.pending, ..Tensor::packed(places, packed, true) })
+        Ok(Tensor::packed(places, packed, true))
     }
 
     fn mask_tokens(&mut self, x: &Tensor<G>, mask: &Tensor<G>) -> Result<Tensor<G>, Error> {

@@ -5,7 +5,7 @@ use crate::executor::Engine;
 use crate::{Error, Places, Tensor};
 use veilformer::matrix::PlainMatrix;
 use veilformer::transformer::slots::Model;
-use veilformer::transformer::{Norm, Parameter, Projection, Shape, Site};
+use veilformer::transformer::{Parameter, Projection, Shape, Site};
 
 /// Scale of a matrix whose product with another is to be taken.
 pub(crate) const FACTOR_SCALE: f64 = (1u64 << 38) as f64;
@@ -70,17 +70,14 @@ impl<G: Algebra, M: Model> Engine<'_, G, M> {
         weight: Parameter,
         target: &Target,
     ) -> Result<Tensor<G>, Error> {
-        let (model, shape) = (self.model, weight.shape(self.model.config()));
+        let (model, config) = (self.model, self.config());
+        let shape = weight.shape(config);
         let form = Error::Form { operation: "a linear map" };
         let entries = x.packed.first().ok_or(form)?.entries;
         if entries.layout.rows() != shape.rows {
             return Err(form);
         }
         let places: Places = x.places.with_rows(target.columns.len())?;
-        let gain = |row: usize| match x.pending {
-            Some(norm) => model.weight(Parameter::Gain(norm), 0, row),
-            None => 1.0,
-        };
         let means: Vec<f64> = if target.centred {
             let mean = |row| (0..shape.columns).map(|c| model.weight(weight, row, c)).sum::<f64>();
             (0..shape.rows).map(|row| mean(row) / shape.columns as f64).collect()
@@ -89,41 +86,26 @@ impl<G: Algebra, M: Model> Engine<'_, G, M> {
         };
         let entry = |output: usize, input: usize| {
             let w = model.weight(weight, input, target.columns.start + output) - means[input];
-            target.factor * gain(input) * w
+            target.factor * w
         };
         let mut words = vec![0; PlainMatrix::words_needed(places.layout(), &entries.layout)];
         let w = PlainMatrix::quantize(places.layout(), &entries.layout, &mut words, entry)?;
-        let bias = self.bias(x.pending, weight, target);
-        let largest = bias.iter().fold(0.0f64, |m, b| m.max(b.abs()));
         // A normalised row is no longer than its bound.
-        let is_normalised = x.pending.is_some() || matches!(weight, Parameter::Attention(..));
+        let is_normalised =
+            matches!(weight, Parameter::Attention(..) | Parameter::Expand(_) | Parameter::HeadDown)
+                || (weight == Parameter::HeadUp && config.head_rank == 0);
         let reach = if is_normalised { w.norm() } else { w.bound() } * entries.bound;
         let (bound, scale) = match target.scale {
             Scale::Of(scale) => (reach, scale),
             Scale::Within(bound) => (bound, self.algebra.rings().message_scale / bound),
-            Scale::Largest => (reach + largest, self.algebra.rings().message_scale / (reach + largest)),
+            Scale::Largest => (reach, self.algebra.rings().message_scale / reach),
         };
         let w = w.with_bound(bound / entries.bound);
         let mut packed = Vec::with_capacity(x.packed.len());
         for matrix in &x.packed {
-            let mut y = self.algebra.multiply_plain(&w, matrix, scale)?;
-            if largest > 0.0 {
-                y = self.algebra.add_known(&y, &|row, _| bias[row])?;
-            }
-            packed.push(y);
+            packed.push(self.algebra.multiply_plain(&w, matrix, scale)?);
         }
         Ok(Tensor::packed(places, packed, x.first))
-    }
-
-    /// What the bias of a pending norm becomes behind the weights.
-    fn bias(&self, pending: Option<Norm>, weight: Parameter, target: &Target) -> Vec<f64> {
-        let (model, shape) = (self.model, weight.shape(self.model.config()));
-        let Some(norm) = pending else { return vec![0.0; target.columns.len()] };
-        let bias: Vec<f64> = (0..shape.rows).map(|row| model.weight(Parameter::Bias(norm), 0, row)).collect();
-        let of = |column: usize| -> f64 {
-            bias.iter().enumerate().map(|(row, b)| b * model.weight(weight, row, column)).sum()
-        };
-        target.columns.clone().map(|column| target.factor * of(column)).collect()
     }
 
     /// The scale of a matrix with a level to spend: x's, one level down.
