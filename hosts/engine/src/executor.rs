@@ -2,6 +2,7 @@
 
 use crate::algebra::{Algebra, Matrix};
 use crate::tensor::Slots;
+use crate::trained::Trained;
 use crate::{Error, Places, Tensor};
 use std::rc::Rc;
 use veilformer::approx::{Approximation, Function};
@@ -18,6 +19,7 @@ pub struct Engine<'m, G: Algebra, M: Model> {
     pub(crate) model: &'m M,
     sentences: usize,
     stream: f64,
+    pub(crate) trained: Option<Trained<G>>,
 }
 
 impl<'m, G: Algebra, M: Model> Engine<'m, G, M> {
@@ -42,7 +44,7 @@ impl<'m, G: Algebra, M: Model> Engine<'m, G, M> {
         for site in Site::all(config) {
             model.approximation(site).ok_or(Error::NoApproximation(site))?;
         }
-        Ok(Self { algebra, model, sentences, stream })
+        Ok(Self { algebra, model, sentences, stream, trained: None })
     }
 
     /// The algebra.

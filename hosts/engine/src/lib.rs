@@ -25,6 +25,7 @@ mod linear;
 mod norm;
 mod places;
 mod tensor;
+mod trained;
 
 pub use algebra::{Algebra, Matrix, Rings};
 pub use encrypted::{Encrypted, required_keys};
@@ -33,3 +34,4 @@ pub use executor::{Engine, stream_bound};
 pub use host::{Ring, with_algebra};
 pub use places::{Degrees, Place, Places, RowSum};
 pub use tensor::{Mask, Tensor};
+pub use trained::{Span, Trained, TrainedPlaces};
