@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use veilformer::transformer::{Config, Loss, Site};
+use veilformer::transformer::{Config, Kernel, Loss, Site, Targets};
 
 use crate::data::{DataError, Task};
 use crate::pretrain::{Bounds, Masking, Recipe};
@@ -23,6 +23,8 @@ pub fn config(vocabulary: usize) -> Config {
         classes: 2,
         vocabulary,
         lora_rank: 0,
+        lora_targets: Targets::ALL,
+        kernel: Kernel::Gaussian,
         first_norm: false,
         embedding_affine: false,
         norm_epsilon: 1e-5,
@@ -33,10 +35,10 @@ pub fn config(vocabulary: usize) -> Config {
 /// The intervals penalties pull towards: fine-tuning may leave them by the margin of the polynomials.
 pub fn bounds(config: &Config) -> Bounds {
     Bounds::new(config, |site| match site {
-        Site::FirstNorm(_) | Site::SecondNorm(_) | Site::FinalNorm => (0.9, 2.5),
+        Site::FirstNorm(_) | Site::SecondNorm(_) | Site::FinalNorm => (0.9, 2.2),
         Site::Kernel(_) => (-6.0, 0.0),
         Site::Gate(_) => (-3.0, 3.0),
-        Site::Tanh => (-2.5, 2.5),
+        _ => (f32::NEG_INFINITY, f32::INFINITY),
     })
 }
 
@@ -46,14 +48,14 @@ pub fn recipe(mask: u32, vocabulary: u32, steps: u64, seed: u64) -> Recipe {
         batch: 64,
         part: 16,
         steps,
-        learning_rate: 1e-3,
-        rise: 0.25,
+        learning_rate: 2e-3,
+        rise: 0.1,
         betas: (0.9, 0.98),
         epsilon: 1e-8,
         weight_decay: 0.01,
         clip: 0.5,
         masking: Masking { share: 0.25, mask, vocabulary },
-        penalty: 1.0,
+        penalty: 2.0,
         seed,
     }
 }

@@ -2,7 +2,9 @@
 
 use std::fs;
 
-use veilformer::transformer::{Config, Executor, Loss, Norm, Parameter, Projection, Site};
+use veilformer::transformer::{
+    Config, Executor, Kernel, Loss, Norm, Parameter, Projection, Site, Targets,
+};
 use veilformer_plain::executor::{Functions, PlainExecutor};
 use veilformer_plain::parameters::{Parameters, parameter_name};
 use veilformer_plain::pretrain::{
@@ -25,6 +27,8 @@ fn config(first_norm: bool) -> Config {
         classes: 2,
         vocabulary: 11,
         lora_rank: 0,
+        lora_targets: Targets::ALL,
+        kernel: Kernel::Gaussian,
         first_norm,
         embedding_affine: first_norm,
         norm_epsilon: 1e-5,

@@ -225,9 +225,11 @@ impl<'a> Pretraining<'a> {
         length
     }
 
-    /// What a checkpoint must agree with to be continued.
+    /// What a checkpoint must agree with to be continued: everything but the number of steps, so that a run can be made
+    /// longer or shorter while the learning rate has not yet fallen to 0.
     fn signature(&self) -> String {
-        format!("{:?} {:?} {:?}, {} tokens", self.config, self.recipe, self.bounds, self.stream.len())
+        let recipe = Recipe { steps: 0, ..self.recipe.clone() };
+        format!("{:?} {recipe:?} {:?}, {} tokens", self.config, self.bounds, self.stream.len())
     }
 
     /// Writes the run's state, and replaces an older file only once it is complete.
