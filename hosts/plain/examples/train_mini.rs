@@ -29,7 +29,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         let seconds = start.elapsed().as_secs_f64();
         println!("epoch {}/{} ({functions}): loss {:.4}, {seconds:.0} s", p.epoch, p.epochs, p.loss);
     })?;
-    let (model, t) = (&made.model, &made.model.training);
+    let (model, t) = (&made.model, &made.scores);
     println!(
         "trained and evaluated in {:.0} s; {} pieces",
         start.elapsed().as_secs_f64(),

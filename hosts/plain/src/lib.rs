@@ -6,12 +6,14 @@
 //! * [`finetune`], [`noise`]: fine-tuning as it is done under encryption, and the noise it would see there.
 //! * [`train`], [`optimizer`], [`recipe`]: the trainer, and how the shipped model is made.
 //! * [`slots`]: the slot program on exact slots.
-//! * [`data`], [`tokenizer`], [`model`], [`run`]: GLUE files, word pieces, model folders, evaluation.
+//! * [`pretrain`], [`tiny`]: masked language modelling, and how `veil-tiny` is made.
+//! * [`data`], [`metrics`], [`tokenizer`], [`model`], [`run`]: GLUE files and scores, word pieces, model folders, evaluation.
 //! * [`tensor`], [`parameters`], [`scalar`], [`random`]: what the rest is made of.
 pub mod data;
 pub mod executor;
 pub mod finetune;
 pub mod gradient;
+pub mod metrics;
 pub mod model;
 pub mod noise;
 pub mod optimizer;

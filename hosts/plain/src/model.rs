@@ -26,7 +26,7 @@ pub struct Model {
     pub config: Config,
     /// Its weights.
     pub parameters: Parameters<f32>,
-    /// Its polynomials.
+    /// Its polynomials; none where it has not been calibrated.
     pub approximations: Approximations,
     /// Its tokenizer.
     pub tokenizer: Tokenizer,
@@ -43,6 +43,31 @@ pub struct Training {
     pub seed: u64,
     /// The command that trains it again.
     pub command: String,
+    /// What it reached.
+    #[serde(flatten)]
+    pub reached: Reached,
+}
+
+/// What a training reached.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Reached {
+    /// A model that answers.
+    Scores(Scores),
+    /// An encoder that is yet to be fine-tuned: its head's matrices are random.
+    Pretrained {
+        /// Tokens it has seen.
+        tokens: u64,
+        /// Optimizer steps.
+        steps: u64,
+        /// Mean loss of the hidden pieces of [`crate::pretrain::probe`].
+        probe_loss: f64,
+    },
+}
+
+/// What a classifier reached on its task's development set.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Scores {
     /// Accuracy on the task's development set with the exact functions.
     pub dev_accuracy_exact: f64,
     /// The same with the polynomials.
@@ -315,6 +340,9 @@ fn approximation_file(table: &Approximations, site: Site) -> Option<Approximatio
 
 fn read_approximations(config: &Config, files: &[ApproximationFile]) -> Result<Approximations, ModelError> {
     let mut table = Approximations::new(config);
+    if files.is_empty() {
+        return Ok(table);
+    }
     for site in Site::all(config).chain(Site::training(config)) {
         let name = site_name(site);
         let Some(file) = files.iter().find(|a| a.site == name) else {

@@ -12,7 +12,7 @@ use veilformer::transformer::{Config, ConfigError, Kernel, Loss, Site, Targets};
 use crate::data::{DataError, Row, Task};
 use crate::executor::{Functions, PlainError};
 use crate::gradient::Penalties;
-use crate::model::{Model, Training};
+use crate::model::{Model, Reached, Scores, Training};
 use crate::optimizer::AdamW;
 use crate::run::{Example, Observation, observe};
 use crate::sites::Budget;
@@ -53,6 +53,8 @@ pub enum RecipeError {
 pub struct Made {
     /// The model.
     pub model: Model,
+    /// What it reached.
+    pub scores: Scores,
     /// The development set, tokenised.
     pub dev: Vec<Example>,
     /// Exact run over the development set.
@@ -153,10 +155,7 @@ pub fn make(
     let dev_polynomial = observe(&config, weights, &dev, table)?;
     let train_polynomial = observe(&config, weights, &train_set, table)?;
     let (worst_logit_difference, mean_logit_difference) = dev_exact.difference(&dev_polynomial);
-    let training = Training {
-        task: "SST-2".to_owned(),
-        seed,
-        command,
+    let scores = Scores {
         dev_accuracy_exact: dev_exact.accuracy(&dev),
         dev_accuracy_polynomial: dev_polynomial.accuracy(&dev),
         dev_sentences: dev.len(),
@@ -165,9 +164,11 @@ pub fn make(
         mean_logit_difference,
         largest_logit: dev_exact.logits.iter().flatten().fold(0.0, |m, y| m.max(y.abs())),
     };
+    let training =
+        Training { task: "SST-2".to_owned(), seed, command, reached: Reached::Scores(scores) };
     let (parameters, approximations) = (trained.parameters, trained.approximations);
     let model = Model { config, parameters, approximations, tokenizer, training };
-    Ok(Made { model, dev, dev_exact, dev_polynomial, train_polynomial })
+    Ok(Made { model, scores, dev, dev_exact, dev_polynomial, train_polynomial })
 }
 
 /// Rows to examples.

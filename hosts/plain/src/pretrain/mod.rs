@@ -15,7 +15,7 @@ mod rows;
 mod state;
 
 pub use corpus::{MASK, Masking, segments, stream};
-pub use network::{Outcome, Shares, step};
+pub use network::{Outcome, Shares, probe, step};
 pub use state::{Pretraining, Recipe, Report};
 
 use std::path::PathBuf;

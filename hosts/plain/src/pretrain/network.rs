@@ -13,6 +13,7 @@ use super::rows::{self, Normed};
 use super::{Batch, Bounds};
 use crate::parameters::Parameters;
 use crate::sites::Ranges;
+use crate::tokenizer::FIRST;
 
 /// Rows of logits at a time: as many as stay in a second-level cache.
 const LOGIT_ROWS: usize = 64;
@@ -90,6 +91,32 @@ pub fn step(
     pass.norm_backward(&embedding, &mut d, Norm::Embedding, gradients);
     pass.scatter(&d, gradients);
     Outcome { loss, ranges: pass.ranges }
+}
+
+/// A yardstick that nothing random enters: the mean loss of every fourth piece of the first `sequences` stretches of T − 1
+/// pieces of a stream, hidden behind the piece `mask`. Token 0 predicts nothing here.
+pub fn probe(
+    config: &Config,
+    weights: &Parameters<f32>,
+    mask: u32,
+    stream: &[u16],
+    sequences: usize,
+) -> f64 {
+    let bounds = Bounds::new(config, |_| (f32::NEG_INFINITY, f32::INFINITY));
+    let (mut loss, mut count) = (0.0, 0.0);
+    for pieces in stream.chunks_exact(config.length - 1).take(sequences) {
+        let mut batch = Batch { used: vec![config.length], ..Batch::default() };
+        batch.tokens.push(FIRST);
+        batch.tokens.extend(pieces.iter().map(|&piece| u32::from(piece)));
+        for row in (4..config.length).step_by(4) {
+            batch.predictions.push((row, batch.tokens[row]));
+            batch.tokens[row] = mask;
+        }
+        let shares = Shares { prediction: 1.0, penalty: 0.0 };
+        count += batch.predictions.len() as f64;
+        loss += step(config, weights, &batch, (&bounds, shares), &mut Parameters::zeros(config)).loss;
+    }
+    loss / count
 }
 
 impl Pass<'_> {

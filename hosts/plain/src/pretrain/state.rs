@@ -132,6 +132,11 @@ impl<'a> Pretraining<'a> {
         self.step
     }
 
+    /// Tokens seen, padding not included.
+    pub fn tokens_seen(&self) -> u64 {
+        self.tokens
+    }
+
     /// The next sequences of the stream, in parts.
     fn next_batch(&mut self) -> Vec<Batch> {
         let mut random = Random::new(self.recipe.seed, 0xba7c_0000_0000 + self.step);
