@@ -121,7 +121,9 @@ impl Line {
         let rate = (tokens - self.first.unwrap_or(0)) as f64 / seconds;
         let count = f64::from(self.steps.max(1));
         let (loss, gradient) = (self.loss / count, self.gradient / count);
-        print!("step {step}/{steps}, {tokens} tokens, loss {loss:.4}, gradient {gradient:.2}, {rate:.0} tokens/s, {seconds:.0} s;");
+        print!(
+            "step {step}/{steps}, {tokens} tokens, loss {loss:.4}, gradient {gradient:.2}, {rate:.0} tokens/s, {seconds:.0} s;"
+        );
         for site in Site::all(config).filter(|site| *site != Site::Tanh) {
             let (low, high) = self.ranges.get(site);
             print!(" {} {low:.2}..{high:.2}", site_name(site));

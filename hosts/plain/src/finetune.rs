@@ -30,6 +30,19 @@ pub struct Recipe<'a> {
     pub noise: Option<Noise>,
 }
 
+/// What fine-tuning starts from: a pre-trained encoder, with fresh LoRA factors (B = 0, so that they change nothing yet) and a
+/// fresh head. Parameters that `pretrained` has in another shape, or not at all, are fresh too.
+pub fn begin<F: Scalar>(pretrained: &Parameters<F>, config: &Config, seed: u64) -> Parameters<F> {
+    let mut parameters = Parameters::random(config, seed);
+    for (parameter, range) in parameters.layout().to_vec() {
+        let weights = pretrained.get(parameter);
+        if !Trainable::Adapters.includes(parameter) && weights.len() == range.len() {
+            parameters.values_mut()[range].copy_from_slice(weights);
+        }
+    }
+    parameters
+}
+
 /// A fine-tuning run.
 pub struct FineTuner<'a, F> {
     config: &'a Config,

@@ -140,16 +140,15 @@ impl Approximations {
 
 /// The interval of a site. Positive arguments of 1/√x and 1/x get the factor at both ends; the Gaussian kernel's exponent
 /// at its far end (it ends at 0); the gate and tanh symmetrically (so that odd and even parts stay odd and even); other
-/// exponents both ways from their middle. The optimizer's argument, 1 + v̂/ε, reaches down to 1 sooner or later, and to a
-/// little below with noise.
+/// exponents both ways from their middle. Two lower ends are known and reached sooner or later, or missed by a little with
+/// noise: 1 of the optimizer's 1 + v̂/ε, and c of the sum of exponentials of c centred logits.
 fn widen(config: &Config, site: Site, (low, high): (f64, f64), margin: f64) -> Result<Interval, ApproxError> {
     let reach = margin * high.abs().max(low.abs());
     match site {
-        Site::FirstNorm(_)
-        | Site::SecondNorm(_)
-        | Site::FinalNorm
-        | Site::Normaliser(_)
-        | Site::LossInverse => Interval::new(low / margin, high * margin),
+        Site::FirstNorm(_) | Site::SecondNorm(_) | Site::FinalNorm | Site::Normaliser(_) => {
+            Interval::new(low / margin, high * margin)
+        }
+        Site::LossInverse => Interval::new(0.95 * config.classes as f64, high * margin),
         Site::Kernel(_) if config.kernel == Kernel::Gaussian => Interval::new(margin * low, 0.0),
         Site::Kernel(_) | Site::LossExp => {
             let (middle, half) = (0.5 * (low + high), 0.5 * margin * (high - low));

@@ -2,9 +2,11 @@
 
 use proptest::prelude::*;
 use veilformer::approx::Interval;
-use veilformer::transformer::{AdamWHe, Config, Kernel, Loss, Norm, Parameter, Site, Targets, Trainable};
+use veilformer::transformer::{
+    AdamWHe, Config, Kernel, Loss, Norm, Parameter, Projection, Site, Targets, Trainable,
+};
 use veilformer_plain::executor::{Functions, PlainError};
-use veilformer_plain::finetune::{FineTuner, Recipe};
+use veilformer_plain::finetune::{FineTuner, Recipe, begin};
 use veilformer_plain::gradient::{Penalties, Trainer};
 use veilformer_plain::noise::Noise;
 use veilformer_plain::parameters::{Parameters, parameter_name};
@@ -157,6 +159,23 @@ proptest! {
             prop_assert!(!same || !trained || !parameter.decays(), "{} is not", parameter_name(*parameter));
         }
     }
+}
+
+/// LoRA factors change nothing until they are trained, whatever the head.
+#[test]
+fn fine_tuning_begins_where_pre_training_ended() {
+    let pretrained = Config { lora_rank: 0, ..config() };
+    let (mut before, data) = world(&pretrained, 8, 3);
+    let adapted = config();
+    let mut start = begin(&before, &adapted, 1);
+    assert_ne!(start.get(Parameter::Classifier), before.get(Parameter::Classifier));
+    for parameter in [Parameter::HeadDown, Parameter::HeadUp, Parameter::Classifier] {
+        before.get_mut(parameter).copy_from_slice(start.get(parameter));
+    }
+    let expected = observe(&pretrained, &before, &data, Functions::Exact).unwrap().logits;
+    assert_eq!(observe(&adapted, &start, &data, Functions::Exact).unwrap().logits, expected);
+    start.get_mut(Parameter::LoraUp(Projection::Value, 1)).fill(0.1);
+    assert_ne!(observe(&adapted, &start, &data, Functions::Exact).unwrap().logits, expected);
 }
 
 /// PAPER.md, algorithm 1, line by line and entry by entry.
