@@ -189,7 +189,9 @@ impl Entries {
             return Err(Error::Shape { have: other.layout.shape(), need: self.layout.shape() });
         }
         let scale = self.same_scale(other)?;
-        let noise = libm::hypot(self.noise, other.noise);
+        // What an integer factor left of a difference counts as an error of the other.
+        let misfit = other.bound * (other.scale - scale).abs();
+        let noise = libm::hypot(libm::hypot(self.noise, other.noise), misfit);
         Ok(Self { layout: self.layout, scale, bound: self.bound + other.bound, noise })
     }
 
@@ -207,8 +209,8 @@ impl Entries {
     }
 }
 
-/// Scales this close are the same: entries differ by less than what a product leaves of them.
-const SCALE_TOLERANCE: f64 = 1.0 / (1 << 20) as f64;
+/// Scales this close may be added: what is left of the difference is an error as small.
+const SCALE_TOLERANCE: f64 = 1.0 / (1 << 16) as f64;
 
 /// An encrypted matrix: its ciphertexts, at one level, in storage of the caller's.
 #[derive(Clone, Debug)]
