@@ -132,7 +132,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     for site in Site::all(&config).chain(Site::training(&config)) {
         let a = table.get(site).ok_or("a site has no approximation")?;
         println!(
-            "{:20} degree {:2}, {} levels on [{:.3}, {:.3}], error {:.1e}; seen {:.3?} exactly, {:.3?} on polynomials",
+            "{:20} degree {:2}, {} levels on [{:.3}, {:.3}], error {:.1e}; seen {:.3?} exactly, {:.3?} on polynomials; gradients to {:.1e}, {:.1e}",
             site_name(site),
             a.degree(),
             a.depth(),
@@ -140,7 +140,9 @@ fn main() -> Result<(), Box<dyn Error>> {
             a.interval().high(),
             a.measure(4001).worst,
             ranges.get(site),
-            reached.get(site)
+            reached.get(site),
+            ranges.gradient(site),
+            reached.gradient(site)
         );
     }
     for (name, ranges) in [("polynomials", &reached), ("noise", &noisy)] {

@@ -76,7 +76,7 @@ impl<'a, F: Scalar> FineTuner<'a, F> {
         &self.moments
     }
 
-    /// The arguments seen at every site, those of training included.
+    /// The arguments and gradients seen at every site, those of training included.
     pub fn ranges(&self) -> &Ranges {
         &self.ranges
     }
@@ -90,6 +90,10 @@ impl<'a, F: Scalar> FineTuner<'a, F> {
         self.done += 1;
         // The executor holds sums over the batch: a mean gradient is this many of its units.
         let unit = 1.0 / batch.len() as f64;
+        for (parameter, _) in &self.moments {
+            let mean: Vec<f64> = sum.get(*parameter).iter().map(|g| g.to_f64() * unit).collect();
+            self.ranges.note_gradients(Site::Optimizer, &mean);
+        }
         let step = self.recipe.optimizer.step(self.done, self.recipe.steps, unit);
         let noise = self.recipe.noise.map(|noise| NoiseSource::new(noise, self.stream(CHUNKS)));
         let mut ex = PlainOptimizer { functions: self.recipe.functions, ranges: &mut self.ranges, noise };
