@@ -30,6 +30,15 @@ impl core::fmt::Display for Side {
 }
 
 impl Side {
+    /// The other one.
+    #[must_use]
+    pub fn other(self) -> Self {
+        match self {
+            Self::Gather => Self::Scatter,
+            Self::Scatter => Self::Gather,
+        }
+    }
+
     /// Where the scalar of `row` lies: its ciphertext, its coefficient, and whether it is negated there.
     pub fn position(self, degree: usize, layout: &Layout, row: usize) -> (usize, usize, bool) {
         let (ciphertext, at) = layout.position(row, 0);
@@ -59,6 +68,27 @@ impl<S> EncryptedVector<S> {
     {
         let (have, need) = (ciphertexts.as_ref().len(), entries.layout.ciphertexts());
         if have == need { Ok(Self { side, entries, ciphertexts }) } else { Err(Error::Room { have, need }) }
+    }
+
+    /// A matrix of one column, for [`Side::Scatter`]: where its entries lie is where scalars do, so that this is no work.
+    /// [`SmallRing::turn`] makes it one for the other side.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] for more columns.
+    pub fn from_column<A: Accelerator>(x: EncryptedMatrix<S>) -> Result<Self, Error>
+    where
+        S: AsRef<[Ciphertext<A>]>,
+    {
+        let (entries, layout) = (*x.entries(), x.entries().layout);
+        if layout.columns() != 1 {
+            return Err(Error::Shape { have: layout.shape(), need: (layout.rows(), 1) });
+        }
+        Self::new(Side::Scatter, entries, x.into_ciphertexts())
+    }
+
+    /// What it is for.
+    pub fn side(&self) -> Side {
+        self.side
     }
 
     /// Layout, scale, bound and noise.
@@ -229,6 +259,28 @@ impl<A: Accelerator, K: KeySource<A> + ?Sized> SmallRing<'_, A, K> {
             Ok(())
         })?;
         Ok(entries)
+    }
+
+    /// The ciphertexts of the same vector for the [`Side::other`] side, by X → 1/X: a key switch for each, and a place for
+    /// each in `out`.
+    ///
+    /// # Errors
+    /// [`Error::Room`]; [`ckks::Error::MissingKey`].
+    pub fn turn<V: AsRef<[Ciphertext<A>]> + Sync>(
+        &self,
+        v: &EncryptedVector<V>,
+        out: &mut [Option<Ciphertext<A>>],
+    ) -> Result<Entries, Error> {
+        let (ev, ciphertexts) = (self.evaluator(), v.ciphertexts.as_ref());
+        if out.len() != ciphertexts.len() {
+            return Err(Error::Room { have: out.len(), need: ciphertexts.len() });
+        }
+        ev.accelerator().for_each(out, |c, out| -> Result<(), Error> {
+            *out = Some(ev.conjugate(&ciphertexts[c])?);
+            Ok(())
+        })?;
+        let level = ciphertexts.iter().map(Ciphertext::level).max().unwrap_or(0);
+        Ok(Entries { noise: libm::hypot(v.entries.noise, self.switch_noise(level)), ..v.entries })
     }
 
     /// Σ x·y, relinearised and rescaled once, and the level of the operands.

@@ -25,7 +25,8 @@ pub fn loss_gradient<E: TrainingExecutor>(
 }
 
 /// exp(y − mean(y)) over its sum. Centring the logits does for polynomials what subtracting the largest does for floating
-/// point, and is linear: with c classes, sums are at least c and exponents spread evenly about 0.
+/// point, and is linear; the sums are never below the number of classes. Within ±1, exponentials are held as multiples of the
+/// largest that the interval of [`Site::LossExp`] allows, inverses as multiples of one over the smallest sum.
 fn softmax<E: TrainingExecutor>(ex: &mut E, logits: &E::Tensor) -> Result<E::Tensor, E::Error> {
     let centred = ex.centre(logits)?;
     let exponentials = ex.apply(&centred, Site::LossExp)?;

@@ -99,16 +99,6 @@ pub trait Algebra {
     fn add(&mut self, x: &Matrix<Self::Piece>, y: &Matrix<Self::Piece>)
     -> Result<Matrix<Self::Piece>, Error>;
 
-    /// Adds known entries.
-    ///
-    /// # Errors
-    /// From the scheme.
-    fn add_known(
-        &mut self,
-        x: &Matrix<Self::Piece>,
-        known: &dyn Fn(usize, usize) -> f64,
-    ) -> Result<Matrix<Self::Piece>, Error>;
-
     /// Σ x·X^exponent.
     ///
     /// # Errors
@@ -159,4 +149,39 @@ pub trait Algebra {
         terms: &[(&Self::Column, &Self::Row)],
         bound: f64,
     ) -> Result<Matrix<Self::Piece>, Error>;
+
+    /// Rows 0 to `count` of x by themselves.
+    ///
+    /// # Errors
+    /// From the algebra.
+    fn first_rows(&mut self, x: &Matrix<Self::Piece>, count: usize) -> Result<Vec<Self::Row>, Error>;
+
+    /// The same column, called one at another scale: its entries are others by a factor.
+    ///
+    /// # Errors
+    /// From the algebra.
+    fn at_scale(&mut self, column: Self::Column, scale: f64) -> Result<Self::Column, Error>;
+
+    /// The same columns for the other side.
+    ///
+    /// # Errors
+    /// From the algebra.
+    fn turn(&mut self, column: &Self::Column) -> Result<Self::Column, Error>;
+
+    /// Σ over the pieces of x, each contracted with its column: one row, within `bound`.
+    ///
+    /// # Errors
+    /// From the algebra.
+    fn gather(
+        &mut self,
+        columns: &[Rc<Self::Column>],
+        x: &Matrix<Self::Piece>,
+        bound: f64,
+    ) -> Result<Self::Row, Error>;
+
+    /// Rows by themselves, in one matrix.
+    ///
+    /// # Errors
+    /// From the algebra.
+    fn pack(&mut self, rows: &[Self::Row]) -> Result<Matrix<Self::Piece>, Error>;
 }

@@ -24,7 +24,8 @@ impl<G: Algebra, M: Model> Engine<'_, G, M> {
         key: &Tensor<G>,
         layer: usize,
     ) -> Result<Tensor<G>, Error> {
-        let (config, reach) = (self.config(), self.kernel_reach(layer)?);
+        let config = self.config();
+        let bound = self.kernel_reach(layer)? / (2.0 * config.kernel_scale());
         let (heads, features, length) = (config.heads, config.head_width(), config.length);
         let places = self.places(heads * length, false)?;
         let places = if query.first { places.with_used(self.sentences()) } else { places };
@@ -47,7 +48,7 @@ impl<G: Algebra, M: Model> Engine<'_, G, M> {
                 let key_columns = self.algebra.columns(keys, Side::Gather)?;
                 let of_head = self.head(matrix, first, features)?;
                 let (of_rows, rows) =
-                    self.algebra.exponents(&key_columns[..length], &of_head, &query_columns, reach)?;
+                    self.algebra.exponents(&key_columns[..length], &of_head, &query_columns, bound)?;
                 entries = Some(of_rows);
                 exponents.extend(rows);
             }
@@ -60,7 +61,9 @@ impl<G: Algebra, M: Model> Engine<'_, G, M> {
                 entries = of_piece;
                 pieces.push(Rc::new(piece));
             }
-            let entries = Entries { layout: *places.layout(), ..entries };
+            // An exponent of the kernel is 2c times half a squared distance.
+            let scale = entries.scale / (2.0 * config.kernel_scale());
+            let entries = Entries { layout: *places.layout(), scale, ..entries };
             packed.push(Matrix { entries, level: matrix.level.saturating_sub(1), pieces });
         }
         let exponents = self.raise(&places, &packed)?;

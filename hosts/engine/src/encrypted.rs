@@ -1,12 +1,13 @@
 //! The algebra on ciphertexts.
 
 use crate::algebra::{Algebra, Halves, Matrix, Rings};
+use crate::trained::SPREAD_LEVELS;
 use crate::{Degrees, Error, Places};
 use std::rc::Rc;
 use veilformer::accel::{Accelerator, Evaluations, Polynomial};
 use veilformer::ckks::server::Evaluator;
 use veilformer::ckks::server::bootstrap::{Bootstrap, BootstrapPlan};
-use veilformer::ckks::{Ciphertext, KeyId, KeyRequests, KeySource, Parameters, Plaintext};
+use veilformer::ckks::{Ciphertext, KeyId, KeyRequests, KeySource, Parameters};
 use veilformer::matrix::{
     EncryptedMatrix, EncryptedRow, EncryptedVector, Entries, PairEvaluator, PlainMatrix, RingSwitch, Side,
     SmallRing,
@@ -171,27 +172,6 @@ impl<'a, A: Accelerator<Word = u64>, K: KeySource<A> + ?Sized> Algebra for Encry
         Ok(Matrix { entries, level, pieces: sum.into_ciphertexts().into_iter().map(Rc::new).collect() })
     }
 
-    fn add_known(
-        &mut self,
-        x: &Matrix<Piece<A>>,
-        known: &dyn Fn(usize, usize) -> f64,
-    ) -> Result<Matrix<Piece<A>>, Error> {
-        let (layout, ev) = (x.entries.layout, self.small());
-        let mut pieces = self.gathered(x, x.level)?;
-        let mut coefficients = vec![vec![0; self.rings.degrees.small]; pieces.len()];
-        for (row, column) in
-            (0..layout.rows()).flat_map(|row| (0..layout.columns()).map(move |column| (row, column)))
-        {
-            let (piece, at) = layout.position(row, column);
-            coefficients[piece][at] = (known(row, column) * x.entries.scale).round() as i64;
-        }
-        for (piece, coefficients) in pieces.iter_mut().zip(&coefficients) {
-            let plain = Plaintext::from_polynomial(self.known(coefficients, x.level)?);
-            ev.add_plain_assign(piece, &plain)?;
-        }
-        Ok(Matrix { pieces: pieces.into_iter().map(Rc::new).collect(), ..x.clone() })
-    }
-
     fn add_shifted(&mut self, x: &[(Rc<Piece<A>>, usize)]) -> Result<Piece<A>, Error> {
         let (ev, degree) = (self.small(), self.rings.degrees.small);
         let level = x.iter().map(|(piece, _)| piece.level()).min().unwrap_or(0);
@@ -266,15 +246,74 @@ impl<'a, A: Accelerator<Word = u64>, K: KeySource<A> + ?Sized> Algebra for Encry
         let entries = self.ring.scatter(terms, bound, &mut out)?;
         Ok(Matrix { entries, level: level.saturating_sub(1), pieces: shared(out) })
     }
+
+    fn first_rows(&mut self, x: &Matrix<Piece<A>>, count: usize) -> Result<Vec<EncryptedRow<A>>, Error> {
+        let rows = Matrix {
+            entries: Entries { layout: x.entries.layout.with_rows(count)?, ..x.entries },
+            ..x.clone()
+        };
+        self.split(&rows)
+    }
+
+    fn at_scale(&mut self, column: Column<A>, scale: f64) -> Result<Column<A>, Error> {
+        let (side, entries) = (column.side(), Entries { scale, ..*column.entries() });
+        let [ciphertext] = column.ciphertexts();
+        let ciphertext = ciphertext.duplicate(self.small().accelerator())?;
+        Ok(EncryptedVector::new(side, entries, [ciphertext])?)
+    }
+
+    fn turn(&mut self, column: &Column<A>) -> Result<Column<A>, Error> {
+        let mut out = [None];
+        let entries = self.ring.turn(column, &mut out)?;
+        let [turned] = out;
+        let turned = turned.ok_or(Error::Form { operation: "a column" })?;
+        Ok(EncryptedVector::new(column.side().other(), entries, [turned])?)
+    }
+
+    fn gather(
+        &mut self,
+        columns: &[Rc<Column<A>>],
+        x: &Matrix<Piece<A>>,
+        bound: f64,
+    ) -> Result<EncryptedRow<A>, Error> {
+        let first = columns.first().ok_or(Error::Form { operation: "a contraction" })?;
+        let entries = Entries { layout: x.entries.layout, ..*first.entries() };
+        let of_column = |column: &Rc<Column<A>>| self.truncated(&column.ciphertexts()[0], x.level);
+        let vector = columns.iter().map(of_column).collect::<Result<Vec<_>, Error>>()?;
+        let vector = EncryptedVector::new(first.side(), entries, vector)?;
+        let x = EncryptedMatrix::new(x.entries, self.gathered(x, x.level)?)?;
+        Ok(self.ring.gather(&vector, &x, bound)?)
+    }
+
+    fn pack(&mut self, rows: &[EncryptedRow<A>]) -> Result<Matrix<Piece<A>>, Error> {
+        let first = rows.first().ok_or(Error::Form { operation: "packing" })?;
+        let entries = *first.entries();
+        let (rank, level) = (entries.layout.rank(), first.ciphertext().level());
+        let mut pieces = Vec::new();
+        for rows in rows.chunks(rank) {
+            let terms = rows
+                .iter()
+                .enumerate()
+                .map(|(i, row)| Ok((Rc::new(self.truncated(row.ciphertext(), level)?), i)))
+                .collect::<Result<Vec<_>, Error>>()?;
+            pieces.push(Rc::new(self.add_shifted(&terms)?));
+        }
+        let noise = entries.noise * (rows.len().min(rank) as f64).sqrt();
+        let layout = entries.layout.with_rows(rows.len())?;
+        Ok(Matrix { entries: Entries { layout, noise, ..entries }, level, pieces })
+    }
 }
 
 /// The keys of both rings for every operation on tensors of such places.
+///
+/// `trained` adds those of encrypted weights.
 ///
 /// # Errors
 /// More keys than a list holds; parameters without bootstrapping.
 pub fn required_keys<A: Accelerator, K: KeySource<A> + ?Sized>(
     parameters: &Parameters,
     places: &[Places],
+    trained: bool,
 ) -> Result<[KeyRequests; 2], Error> {
     let small = parameters.small_ring()?;
     let plan = BootstrapPlan::new(parameters)?;
@@ -292,9 +331,19 @@ pub fn required_keys<A: Accelerator, K: KeySource<A> + ?Sized>(
         for &turn in &sum.bounded {
             big_keys.add(KeyId::rotation(parameters, -(turn as i64)), level - 2)?;
         }
+        if trained {
+            let spread = plan.floor() + SPREAD_LEVELS;
+            for &turn in &places.spread_turns() {
+                big_keys.add(KeyId::rotation(parameters, turn as i64), spread)?;
+                big_keys.add(KeyId::rotation(parameters, -(turn as i64)), spread)?;
+            }
+            for &turn in &sum.cyclic {
+                big_keys.add(KeyId::rotation(parameters, -(turn as i64)), spread)?;
+            }
+        }
         let (log_rank, top) = (places.layout().log_rank(), small.top_level());
         SmallRing::<A, K>::packing_keys(log_rank, top - 1, &mut small_keys)?;
-        PairEvaluator::<A, K>::required_keys(&small, log_rank, top - 1, &mut small_keys)?;
+        PairEvaluator::<A, K>::required_keys(&small, log_rank, top - usize::from(!trained), &mut small_keys)?;
         SmallRing::<A, K>::thin_keys(&small, log_rank, top, &mut small_keys)?;
     }
     Ok([big_keys, small_keys])

@@ -2,6 +2,7 @@
 
 use crate::algebra::{Algebra, Matrix};
 use crate::tensor::Slots;
+use crate::trained::Trained;
 use crate::{Error, Places, Tensor};
 use std::rc::Rc;
 use veilformer::approx::{Approximation, Function};
@@ -18,6 +19,7 @@ pub struct Engine<'m, G: Algebra, M: Model> {
     pub(crate) model: &'m M,
     sentences: usize,
     stream: f64,
+    pub(crate) trained: Option<Trained<G>>,
 }
 
 impl<'m, G: Algebra, M: Model> Engine<'m, G, M> {
@@ -42,7 +44,7 @@ impl<'m, G: Algebra, M: Model> Engine<'m, G, M> {
         for site in Site::all(config) {
             model.approximation(site).ok_or(Error::NoApproximation(site))?;
         }
-        Ok(Self { algebra, model, sentences, stream })
+        Ok(Self { algebra, model, sentences, stream, trained: None })
     }
 
     /// The algebra.
@@ -225,7 +227,7 @@ impl<G: Algebra, M: Model> Executor for Engine<'_, G, M> {
     }
 
     fn add(&mut self, a: &Tensor<G>, b: &Tensor<G>) -> Result<Tensor<G>, Error> {
-        if a.places != b.places || a.pending.is_some() || b.pending.is_some() {
+        if a.places != b.places {
             return Err(Error::Form { operation: "an addition" });
         }
         let mut packed = Vec::with_capacity(a.packed.len());
@@ -268,7 +270,7 @@ impl<G: Algebra, M: Model> Executor for Engine<'_, G, M> {
         let places = self.places(places.layout().rows(), true)?;
         let matrix = packed.into_iter().next().ok_or(Error::Form { operation: "a selection" })?;
         let packed = vec![Matrix { pieces, ..matrix }];
-        Ok(Tensor { pending: x.pending, ..Tensor::packed(places, packed, true) })
+        Ok(Tensor::packed(places, packed, true))
     }
 
     fn mask_tokens(&mut self, x: &Tensor<G>, mask: &Tensor<G>) -> Result<Tensor<G>, Error> {

@@ -46,7 +46,9 @@ where
     let scratch = Scratch::new(degree, &mut reals, &mut integers).map_err(error)?;
     let evaluator = Evaluator::new(big.accelerator, big.parameters, big.keys).map_err(error)?;
     let bootstrap = Bootstrap::new(evaluator, &constants).map_err(error)?;
-    let slots = EncryptedSlots::new(evaluator, &encoder, scratch);
+    // Vectors that stay in slots, such as weights, are refreshed there.
+    let refresh = Bootstrap::new(evaluator, &constants).map_err(error)?;
+    let slots = EncryptedSlots::new(evaluator, &encoder, scratch).with_bootstrap(refresh);
     let evaluator = Evaluator::new(small.accelerator, small.parameters, small.keys).map_err(error)?;
     let ring = SmallRing::new(evaluator);
     work(Encrypted::new(slots, bootstrap, &ring)?)

@@ -25,6 +25,7 @@ mod linear;
 mod norm;
 mod places;
 mod tensor;
+mod trained;
 mod watched;
 
 pub use algebra::{Algebra, Matrix, Rings};
@@ -34,4 +35,5 @@ pub use executor::{Engine, stream_bound};
 pub use host::{Ring, with_algebra};
 pub use places::{Degrees, Place, Places, RowSum};
 pub use tensor::{Mask, Tensor};
+pub use trained::{Span, Trained, TrainedPlaces};
 pub use watched::{Moment, Operation, Watched};

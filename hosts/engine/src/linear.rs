@@ -1,11 +1,11 @@
 //! Linear maps by plaintext weights.
 
-use crate::algebra::{Algebra, Matrix};
+use crate::algebra::Algebra;
 use crate::executor::Engine;
 use crate::{Error, Places, Tensor};
 use veilformer::matrix::PlainMatrix;
 use veilformer::transformer::slots::Model;
-use veilformer::transformer::{Norm, Parameter, Projection, Shape, Site};
+use veilformer::transformer::{Parameter, Projection, Shape, Site};
 
 /// Scale of a matrix whose product with another is to be taken.
 pub(crate) const FACTOR_SCALE: f64 = (1u64 << 38) as f64;
@@ -14,8 +14,6 @@ pub(crate) const FACTOR_SCALE: f64 = (1u64 << 38) as f64;
 struct Target {
     /// Its columns of the weight.
     columns: std::ops::Range<usize>,
-    /// What the weights are multiplied by.
-    factor: f64,
     /// What an entry is multiplied by.
     scale: Scale,
     /// Whether the mean over the features is taken out.
@@ -35,16 +33,16 @@ enum Scale {
 impl<G: Algebra, M: Model> Engine<'_, G, M> {
     /// x·W: one product, or two for the halves of a gate.
     pub(crate) fn multiply_weight(&mut self, x: &Tensor<G>, weight: Parameter) -> Result<Tensor<G>, Error> {
+        if self.is_trained(weight) {
+            return self.multiply_trained(x, weight);
+        }
         let config = self.config();
         let Shape { columns, .. } = weight.shape(config);
-        let target = |scale| Target { columns: 0..columns, factor: 1.0, scale, centred: false };
+        let target = |scale| Target { columns: 0..columns, scale, centred: false };
         let half = |site| -> Result<f64, Error> { Ok(0.5 * self.approximation(site)?.interval().width()) };
         let first = match weight {
-            Parameter::Attention(Projection::Value, _) => target(Scale::Of(self.value_scale(x)?)),
-            Parameter::Attention(_, layer) => {
-                // So that half the squared distance is the kernel's exponent.
-                let factor = (2.0 * config.kernel_scale()).sqrt();
-                Target { factor, ..target(Scale::Of(self.distance_scale(x, layer)?)) }
+            Parameter::Attention(projection, layer) => {
+                target(Scale::Of(self.projection_scale(x, projection, layer)?))
             }
             Parameter::Output(_) | Parameter::Contract(_) => {
                 Target { centred: true, ..target(Scale::Within(self.stream())) }
@@ -70,17 +68,14 @@ impl<G: Algebra, M: Model> Engine<'_, G, M> {
         weight: Parameter,
         target: &Target,
     ) -> Result<Tensor<G>, Error> {
-        let (model, shape) = (self.model, weight.shape(self.model.config()));
+        let (model, config) = (self.model, self.config());
+        let shape = weight.shape(config);
         let form = Error::Form { operation: "a linear map" };
         let entries = x.packed.first().ok_or(form)?.entries;
         if entries.layout.rows() != shape.rows {
             return Err(form);
         }
         let places: Places = x.places.with_rows(target.columns.len())?;
-        let gain = |row: usize| match x.pending {
-            Some(norm) => model.weight(Parameter::Gain(norm), 0, row),
-            None => 1.0,
-        };
         let means: Vec<f64> = if target.centred {
             let mean = |row| (0..shape.columns).map(|c| model.weight(weight, row, c)).sum::<f64>();
             (0..shape.rows).map(|row| mean(row) / shape.columns as f64).collect()
@@ -89,61 +84,44 @@ impl<G: Algebra, M: Model> Engine<'_, G, M> {
         };
         let entry = |output: usize, input: usize| {
             let w = model.weight(weight, input, target.columns.start + output) - means[input];
-            target.factor * gain(input) * w
+            w
         };
         let mut words = vec![0; PlainMatrix::words_needed(places.layout(), &entries.layout)];
         let w = PlainMatrix::quantize(places.layout(), &entries.layout, &mut words, entry)?;
-        let bias = self.bias(x.pending, weight, target);
-        let largest = bias.iter().fold(0.0f64, |m, b| m.max(b.abs()));
         // A normalised row is no longer than its bound.
-        let is_normalised = x.pending.is_some() || matches!(weight, Parameter::Attention(..));
+        let is_normalised =
+            matches!(weight, Parameter::Attention(..) | Parameter::Expand(_) | Parameter::HeadDown)
+                || (weight == Parameter::HeadUp && config.head_rank == 0);
         let reach = if is_normalised { w.norm() } else { w.bound() } * entries.bound;
         let (bound, scale) = match target.scale {
             Scale::Of(scale) => (reach, scale),
             Scale::Within(bound) => (bound, self.algebra.rings().message_scale / bound),
-            Scale::Largest => (reach + largest, self.algebra.rings().message_scale / (reach + largest)),
+            Scale::Largest => (reach, self.algebra.rings().message_scale / reach),
         };
         let w = w.with_bound(bound / entries.bound);
         let mut packed = Vec::with_capacity(x.packed.len());
         for matrix in &x.packed {
-            let mut y = self.algebra.multiply_plain(&w, matrix, scale)?;
-            if largest > 0.0 {
-                y = self.algebra.add_known(&y, &|row, _| bias[row])?;
-            }
-            packed.push(y);
+            packed.push(self.algebra.multiply_plain(&w, matrix, scale)?);
         }
         Ok(Tensor::packed(places, packed, x.first))
     }
 
-    /// What the bias of a pending norm becomes behind the weights.
-    fn bias(&self, pending: Option<Norm>, weight: Parameter, target: &Target) -> Vec<f64> {
-        let (model, shape) = (self.model, weight.shape(self.model.config()));
-        let Some(norm) = pending else { return vec![0.0; target.columns.len()] };
-        let bias: Vec<f64> = (0..shape.rows).map(|row| model.weight(Parameter::Bias(norm), 0, row)).collect();
-        let of = |column: usize| -> f64 {
-            bias.iter().enumerate().map(|(row, b)| b * model.weight(weight, row, column)).sum()
-        };
-        target.columns.clone().map(|column| target.factor * of(column)).collect()
-    }
-
-    /// The scale of a matrix with a level to spend: x's, one level down.
-    fn modulus_below(&self, x: &Tensor<G>) -> Result<f64, Error> {
-        let form = Error::Form { operation: "a projection" };
-        let level = x.packed.first().map(|matrix: &Matrix<_>| matrix.level).ok_or(form)?;
-        self.algebra.rings().moduli.get(level.wrapping_sub(1)).copied().ok_or(form)
-    }
-
-    /// Of queries and keys: half the squared distances are to reach to the bound of a bootstrap.
-    fn distance_scale(&self, x: &Tensor<G>, layer: usize) -> Result<f64, Error> {
+    /// The scale of queries, keys or values, one level below a lowered tensor.
+    pub(crate) fn projection_scale(
+        &self,
+        x: &Tensor<G>,
+        projection: Projection,
+        layer: usize,
+    ) -> Result<f64, Error> {
+        let rings = self.algebra.rings();
+        let below = rings.moduli[rings.level - 1];
         // Columns are at as many times the scale of rows as there are of them.
-        let columns = (self.algebra.rings().degrees.small / x.places.layout().rank()) as f64;
-        let wanted = self.algebra.rings().message_scale / self.kernel_reach(layer)?;
-        Ok((0.5 * wanted * self.modulus_below(x)?).sqrt() / columns)
-    }
-
-    fn value_scale(&self, x: &Tensor<G>) -> Result<f64, Error> {
-        let columns = (self.algebra.rings().degrees.small / x.places.layout().rank()) as f64;
-        let scores = self.algebra.rings().message_scale;
-        Ok(FACTOR_SCALE * self.modulus_below(x)? / (columns * scores))
+        let columns = (rings.degrees.small / x.places.layout().rank()) as f64;
+        if projection == Projection::Value {
+            return Ok(FACTOR_SCALE * below / (columns * rings.message_scale));
+        }
+        // Half the squared distances, times 2c, are to reach to the bound of a bootstrap.
+        let wanted = rings.message_scale * 2.0 * self.config().kernel_scale() / self.kernel_reach(layer)?;
+        Ok((0.5 * wanted * below).sqrt() / columns)
     }
 }

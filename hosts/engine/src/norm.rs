@@ -6,13 +6,29 @@ use crate::tensor::Slots;
 use crate::{Error, Tensor};
 use std::cell::RefCell;
 use std::rc::Rc;
-use veilformer::transformer::Norm;
 use veilformer::transformer::slots::{Model, SlotArithmetic};
+use veilformer::transformer::{Norm, Parameter};
 
 impl<G: Algebra, M: Model> Engine<'_, G, M> {
-    /// x̂ = x/√(variance + ε) of a stream whose mean is zero; gain and bias are left to the next linear map.
+    fn gain_and_bias(&self, norm: Norm) -> (Vec<f64>, Vec<f64>) {
+        let of = |parameter: Parameter| -> Vec<f64> {
+            (0..self.config().width).map(|feature| self.model.weight(parameter, 0, feature)).collect()
+        };
+        (of(Parameter::Gain(norm)), of(Parameter::Bias(norm)))
+    }
+
+    /// The largest Euclidean norm of a token's features behind a layer norm.
+    fn norm_bound(&self, norm: Norm) -> f64 {
+        let (gain, bias) = self.gain_and_bias(norm);
+        let largest = gain.iter().fold(0.0f64, |m, g| m.max(g.abs()));
+        let shift = bias.iter().map(|b| b * b).sum::<f64>().sqrt();
+        NORM_MARGIN * largest * (gain.len() as f64).sqrt() + shift
+    }
+
+    /// gain ⊙ x/√(variance + ε) + bias of a stream whose mean is zero.
     ///
-    /// Levels: the square, one constant that is also the mask of sums that must not run into each other, the root, the product.
+    /// Levels: the square, one constant that is also the mask of sums that must not run into each other, the root, the
+    /// product. The gain goes in beside them, where there are levels to spare.
     pub(crate) fn normalise(&mut self, x: &Tensor<G>, norm: Norm) -> Result<Tensor<G>, Error> {
         let form = Error::Form { operation: "a norm" };
         let approximation = self.approximation(norm.site().ok_or(form)?)?;
@@ -21,6 +37,7 @@ impl<G: Algebra, M: Model> Engine<'_, G, M> {
         let (half, middle) = (0.5 * interval.width(), 0.5 * (interval.low() + interval.high()));
         let constant = 1.0 / (config.width as f64 * slots.factor * slots.factor * half);
         let offset = (config.norm_epsilon - middle) / half;
+        let (gain, bias) = self.gain_and_bias(norm);
         let rank = places.layout().rank();
         let together = places.ciphertexts_of_one();
         let mut halves = Vec::with_capacity(slots.halves.len());
@@ -55,12 +72,17 @@ impl<G: Algebra, M: Model> Engine<'_, G, M> {
                     if at(slot).is_some() { offset } else { 0.0 }
                 })?;
                 let root = arithmetic.chebyshev(&variance, approximation.coefficients())?;
-                normalised.push(
-                    parts
-                        .into_iter()
-                        .map(|x| arithmetic.multiply(x, &root))
-                        .collect::<Result<Vec<_>, _>>()?,
-                );
+                let mut outputs = Vec::with_capacity(parts.len());
+                for (part, x) in parts.into_iter().enumerate() {
+                    let row = |slot: usize| places.at(group * together + part, upper, slot).map(|at| at.1);
+                    let known = |of: &[f64], slot: usize| row(slot).map_or(0.0, |row| of[row]);
+                    let level = arithmetic.level(&root).max(1);
+                    let gained = arithmetic.multiply_known(x, &|slot| known(&gain, slot), level)?;
+                    let mut y = arithmetic.multiply(&gained, &root)?;
+                    arithmetic.add_known_assign(&mut y, &|slot| slots.factor * known(&bias, slot))?;
+                    outputs.push(y);
+                }
+                normalised.push(outputs);
             }
             let mut normalised = normalised.into_iter();
             let lower = normalised.next().ok_or(form)?;
@@ -68,12 +90,8 @@ impl<G: Algebra, M: Model> Engine<'_, G, M> {
             halves.extend(lower.into_iter().map(|lower| (lower, upper.next())));
         }
         let slots = Slots { factor: slots.factor, halves };
-        let bound = NORM_MARGIN * (config.width as f64).sqrt();
+        let bound = self.norm_bound(norm);
         let packed = self.lower(&places, &slots, bound)?;
-        Ok(Tensor {
-            pending: Some(norm),
-            slots: RefCell::new(Some(Rc::new(slots))),
-            ..Tensor::packed(places, packed, x.first)
-        })
+        Ok(Tensor { slots: RefCell::new(Some(Rc::new(slots))), ..Tensor::packed(places, packed, x.first) })
     }
 }

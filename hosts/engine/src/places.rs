@@ -155,6 +155,16 @@ impl Places {
             bounded: all.filter(|bit| !whole && *bit >= outer).map(stride).collect(),
         }
     }
+
+    /// Turns between the slots that hold the same row: one for every bit that tells columns of one half or sentences of
+    /// one ciphertext apart.
+    pub fn spread_turns(&self) -> Vec<usize> {
+        let slots = self.degrees.slots();
+        let log_factor = self.degrees.factor().trailing_zeros();
+        let outer = self.stride().min(self.degrees.factor()).trailing_zeros();
+        let columns = log_factor + self.layout.log_rank();
+        (outer..log_factor).chain(columns..slots.trailing_zeros()).map(|bit| slots >> (bit + 1)).collect()
+    }
 }
 
 /// Turns that add up the rows of a sentence.

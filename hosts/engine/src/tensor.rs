@@ -4,7 +4,6 @@ use crate::Places;
 use crate::algebra::{Algebra, Halves, Matrix};
 use std::cell::RefCell;
 use std::rc::Rc;
-use veilformer::transformer::Norm;
 
 /// Vectors of slots: lower and upper halves of the ciphertexts of a tensor; slots hold `factor` times the entries.
 pub(crate) struct Slots<V> {
@@ -27,8 +26,6 @@ pub struct Tensor<G: Algebra> {
     pub(crate) gated: Vec<Matrix<G::Piece>>,
     /// In slots, once it was needed there.
     pub(crate) slots: RefCell<Option<Rc<Slots<G::Vector>>>>,
-    /// The norm whose gain and bias the next linear map takes in.
-    pub(crate) pending: Option<Norm>,
     /// What a product of scores with this takes in.
     pub(crate) mask: Option<Rc<Mask<G::Vector>>>,
     /// Whether it has one row of tokens for all sentences: the first token of each.
@@ -37,15 +34,7 @@ pub struct Tensor<G: Algebra> {
 
 impl<G: Algebra> Tensor<G> {
     pub(crate) fn packed(places: Places, packed: Vec<Matrix<G::Piece>>, first: bool) -> Self {
-        Self {
-            places,
-            packed,
-            gated: Vec::new(),
-            slots: RefCell::new(None),
-            pending: None,
-            mask: None,
-            first,
-        }
+        Self { places, packed, gated: Vec::new(), slots: RefCell::new(None), mask: None, first }
     }
 
     /// A client's tensor.

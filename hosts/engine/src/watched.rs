@@ -22,7 +22,7 @@ pub enum Operation {
     Input,
     /// A product with plaintext weights.
     PlainProduct,
-    /// A sum of matrices, known entries or shifted pieces.
+    /// A sum of matrices, or of shifted pieces or rows; a column at another scale.
     Sum,
     /// A matrix taken apart into rows.
     Split,
@@ -36,6 +36,10 @@ pub enum Operation {
     Pick,
     /// A sum of columns times rows.
     Scatter,
+    /// A column turned for its other side.
+    Turn,
+    /// Columns contracted with a matrix.
+    Gather,
     /// A product of slots, or a sum of such.
     SlotProduct,
     /// A product of slots with something known, encoded for it.
@@ -127,14 +131,6 @@ impl<G: Algebra, F: FnMut(Operation, Moment)> Algebra for Watched<G, F> {
         self.step(Operation::Sum, |inner| inner.add(x, y))
     }
 
-    fn add_known(
-        &mut self,
-        x: &Matrix<G::Piece>,
-        known: &dyn Fn(usize, usize) -> f64,
-    ) -> Result<Matrix<G::Piece>, Error> {
-        self.step(Operation::Sum, |inner| inner.add_known(x, known))
-    }
-
     fn add_shifted(&mut self, x: &[(Rc<G::Piece>, usize)]) -> Result<G::Piece, Error> {
         self.step(Operation::Sum, |inner| inner.add_shifted(x))
     }
@@ -167,6 +163,31 @@ impl<G: Algebra, F: FnMut(Operation, Moment)> Algebra for Watched<G, F> {
 
     fn scatter(&mut self, terms: &[(&G::Column, &G::Row)], bound: f64) -> Result<Matrix<G::Piece>, Error> {
         self.step(Operation::Scatter, |inner| inner.scatter(terms, bound))
+    }
+
+    fn first_rows(&mut self, x: &Matrix<G::Piece>, count: usize) -> Result<Vec<G::Row>, Error> {
+        self.step(Operation::Split, |inner| inner.first_rows(x, count))
+    }
+
+    fn at_scale(&mut self, column: G::Column, scale: f64) -> Result<G::Column, Error> {
+        self.step(Operation::Sum, |inner| inner.at_scale(column, scale))
+    }
+
+    fn turn(&mut self, column: &G::Column) -> Result<G::Column, Error> {
+        self.step(Operation::Turn, |inner| inner.turn(column))
+    }
+
+    fn gather(
+        &mut self,
+        columns: &[Rc<G::Column>],
+        x: &Matrix<G::Piece>,
+        bound: f64,
+    ) -> Result<G::Row, Error> {
+        self.step(Operation::Gather, |inner| inner.gather(columns, x, bound))
+    }
+
+    fn pack(&mut self, rows: &[G::Row]) -> Result<Matrix<G::Piece>, Error> {
+        self.step(Operation::Sum, |inner| inner.pack(rows))
     }
 }
 

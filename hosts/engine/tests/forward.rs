@@ -20,7 +20,7 @@ use world::{Client, Toy, World};
 const LENGTH: usize = 16;
 const SENTENCES: usize = 3;
 
-fn config(layers: usize, first_norm: bool) -> Config {
+fn config(layers: usize, first_norm: bool, lora_rank: usize) -> Config {
     Config {
         layers,
         width: 16,
@@ -31,7 +31,7 @@ fn config(layers: usize, first_norm: bool) -> Config {
         head_hidden: 20,
         classes: 3,
         vocabulary: 30,
-        lora_rank: 0,
+        lora_rank,
         lora_targets: Targets::ALL,
         kernel: Kernel::Gaussian,
         first_norm,
@@ -59,8 +59,8 @@ impl Sample {
         let mut parameters = Parameters::<f64>::random(&config, seed);
         let mut random = Random::new(seed, 9);
         for (parameter, range) in parameters.layout().to_vec() {
-            if matches!(parameter, Parameter::Gain(_) | Parameter::Bias(_)) {
-                parameters.values_mut()[range].iter_mut().for_each(|w| *w += 0.2 * random.normal());
+            if matches!(parameter, Parameter::Gain(_) | Parameter::Bias(_) | Parameter::LoraUp(..)) {
+                parameters.values_mut()[range].iter_mut().for_each(|w| *w += 0.1 * random.normal());
             }
         }
         let data: Vec<Example> = [LENGTH, 5, 11]
@@ -119,6 +119,27 @@ fn send<'s>(
     [engine.input(&ciphertexts).unwrap(), engine.mask(masks).unwrap()]
 }
 
+/// Encrypts the trained weights.
+fn send_weights(engine: &mut ToyEngine<'_, '_>, client: &Client<'_>, sample: &Sample, world: &World) {
+    let places = engine.trained_places().unwrap();
+    let level = world.parameters[0].max_level();
+    let half = |ciphertext: usize, upper: bool| {
+        let weight = |slot: usize| match places.weight(ciphertext, upper, slot) {
+            Some((parameter, row, column)) => {
+                let columns = parameter.shape(&sample.config).columns;
+                sample.parameters.get(parameter)[row * columns + column]
+            }
+            None => 0.0,
+        };
+        let values: Vec<f64> = (0..world.degrees().slots()).map(weight).collect();
+        client.encrypt_slots(level, &values)
+    };
+    let both = places.places().has_upper_half();
+    let halves = 0..places.places().ciphertexts();
+    let halves = halves.map(|c| (half(c, false), both.then(|| half(c, true)))).collect();
+    engine.set_trained(halves).unwrap();
+}
+
 /// The largest difference between a tensor and what it should be, entry(sentence, row, column).
 fn error(
     client: &Client<'_>,
@@ -141,7 +162,7 @@ fn error(
 #[test]
 fn operation_by_operation() {
     let world = World::new(ParametersLiteral::INSECURE_TOY_MATRIX, [12000, 60000]);
-    let sample = Sample::new(config(2, false), 1);
+    let sample = Sample::new(config(2, false, 0), 1);
     let client = world.client();
     world.serve(&client, &[sample.places(&world)], |algebra| {
         let model = sample.weights();
@@ -201,14 +222,19 @@ fn operation_by_operation() {
 
 #[test]
 fn logits_of_whole_models() {
-    for (layers, first_norm) in [(1, false), (2, false), (2, true)] {
+    for (layers, first_norm, lora_rank) in
+        [(1, false, 0), (2, false, 0), (2, true, 0), (2, false, 2), (2, true, 3)]
+    {
         let world = World::new(ParametersLiteral::INSECURE_TOY_MATRIX, [12000, 60000]);
-        let sample = Sample::new(config(layers, first_norm), 2);
+        let sample = Sample::new(config(layers, first_norm, lora_rank), 2);
         let client = world.client();
         world.serve(&client, &[sample.places(&world)], |algebra| {
             let model = sample.weights();
             let mut engine = Engine::new(algebra, &model, SENTENCES).unwrap();
             let [x, mask] = send(&mut engine, &client, &sample, &world);
+            if lora_rank > 0 {
+                send_weights(&mut engine, &client, &sample, &world);
+            }
             let logits = forward(&sample.config, &mut engine, x, &mask).unwrap();
             let expected: Vec<_> = (0..SENTENCES)
                 .map(|s| {
@@ -217,7 +243,7 @@ fn logits_of_whole_models() {
                 })
                 .collect();
             let error = error(&client, logits.matrices(), SENTENCES, |_, class, s| expected[s].data()[class]);
-            println!("{layers} layers: {error:.2e}");
+            println!("{layers} layers, rank {lora_rank}: {error:.2e}");
             assert!(error < 1e-2, "{error}");
         });
     }

@@ -13,13 +13,16 @@ use std::time::{Duration, Instant};
 
 use veilformer::transformer::Site;
 use veilformer_plain::parameters::site_name;
-use veilformer_plain::pretrain::{MASK, Pretraining, Report, stream};
-use veilformer_plain::sites::Ranges;
+use veilformer_plain::model::{Model, Reached, Training};
+use veilformer_plain::pretrain::{MASK, Pretraining, Report, probe, stream};
+use veilformer_plain::sites::{Approximations, Ranges};
 use veilformer_plain::tiny;
 use veilformer_plain::tokenizer::Tokenizer;
 
 /// Time between two checkpoints.
 const CHECKPOINT: Duration = Duration::from_secs(120);
+/// Sequences the finished model is measured on.
+const PROBE: usize = 64;
 /// Steps between two lines of progress.
 const LINE: u64 = 200;
 
@@ -56,6 +59,19 @@ fn main() -> Result<(), Box<dyn Error>> {
             saved = Instant::now();
         }
     }
+
+    let yardstick = probe(&config, run.parameters(), mask, &tokens, PROBE);
+    println!("probe loss {yardstick:.6}");
+    let training = Training {
+        task: "masked language modelling".to_owned(),
+        seed: seed.parse()?,
+        command: format!(
+            "cargo run --release -p veilformer-plain --example pretrain -- VOCAB GLUE WORK {steps} {seed} TEXT..."
+        ),
+        reached: Reached::Pretrained { tokens: run.tokens_seen(), steps, probe_loss: yardstick },
+    };
+    let (parameters, approximations) = (run.parameters().clone(), Approximations::new(&config));
+    Model { config, parameters, approximations, tokenizer, training }.save(&work.join("veil-tiny"))?;
     Ok(())
 }
 

@@ -2,10 +2,17 @@
 
 use std::path::Path;
 
-use veilformer::transformer::{Config, Kernel, Loss, Site, Targets};
+use veilformer::transformer::{Config, Kernel, Loss, Parameter, Site, Targets};
 
 use crate::data::{DataError, Task};
-use crate::pretrain::{Bounds, Masking, Recipe};
+use crate::executor::Functions;
+use crate::model::Model;
+use crate::parameters::Parameters;
+use crate::pretrain::{Bound, Bounds, Masking, Recipe};
+use crate::run::{Example, observe};
+use crate::sites::{Approximations, Budget};
+use crate::tokenizer::Sequence;
+use crate::train::TrainError;
 
 /// Word pieces in its vocabulary.
 pub const PIECES: usize = 8192;
@@ -34,11 +41,14 @@ pub fn config(vocabulary: usize) -> Config {
 
 /// The intervals penalties pull towards: fine-tuning may leave them by the margin of the polynomials.
 pub fn bounds(config: &Config) -> Bounds {
-    Bounds::new(config, |site| match site {
-        Site::FirstNorm(_) | Site::SecondNorm(_) | Site::FinalNorm => (0.9, 2.2),
-        Site::Kernel(_) => (-6.0, 0.0),
-        Site::Gate(_) => (-3.0, 3.0),
-        _ => (f32::NEG_INFINITY, f32::INFINITY),
+    Bounds::new(config, |site| {
+        let (low, high, weight) = match site {
+            Site::FirstNorm(_) | Site::SecondNorm(_) | Site::FinalNorm => (0.9, 2.2, 4.0),
+            Site::Kernel(_) => (-6.0, 0.0, 2.0),
+            Site::Gate(_) => (-3.0, 3.0, 2.0),
+            _ => return Bound::NONE,
+        };
+        Bound { low, high, weight }
     })
 }
 
@@ -48,16 +58,58 @@ pub fn recipe(mask: u32, vocabulary: u32, steps: u64, seed: u64) -> Recipe {
         batch: 64,
         part: 16,
         steps,
-        learning_rate: 2e-3,
+        learning_rate: 3e-3,
+        position_scale: 3.0,
         rise: 0.1,
         betas: (0.9, 0.98),
         epsilon: 1e-8,
         weight_decay: 0.01,
         clip: 0.5,
         masking: Masking { share: 0.25, mask, vocabulary },
-        penalty: 2.0,
         seed,
     }
+}
+
+/// The degrees of its polynomials. Every interval reaches further than the arguments of the pre-trained encoder do,
+/// because fine-tuning moves them; tanh, in the head, is bounded by what fine-tuning is expected to ask for.
+pub fn budget(site: Site) -> Budget {
+    let squarings = u32::from(matches!(site, Site::Kernel(_)));
+    Budget { degree: 15, squarings, margin: if site == Site::Tanh { 1.0 } else { 1.5 } }
+}
+
+/// The largest argument of tanh that its polynomial serves.
+const TANH: f64 = 4.5;
+
+/// Fits the model's polynomials to the arguments its encoder meets in these sequences.
+///
+/// # Errors
+/// [`TrainError::NoData`] without sequences; what the executor or the fit says.
+pub fn calibrate(model: &mut Model, sequences: &[Sequence]) -> Result<(), TrainError> {
+    if sequences.is_empty() {
+        return Err(TrainError::NoData);
+    }
+    let data: Vec<Example> =
+        sequences.iter().map(|sequence| Example { sequence: sequence.clone(), label: 0.0 }).collect();
+    let mut seen = observe(&model.config, &model.parameters, &data, Functions::Exact)?.ranges;
+    seen.note(Site::Tanh, TANH);
+    model.approximations = Approximations::calibrate(&model.config, &seen, budget)?;
+    Ok(())
+}
+
+/// The sizes and weights fine-tuning starts from: the encoder of a pre-trained model, and a head for the task, with LoRA of
+/// this rank where it is not 0, that follow from the seed.
+pub fn adapted(model: &Model, task: Task, lora_rank: usize, seed: u64) -> (Config, Parameters<f32>) {
+    let (classes, loss) = task.outputs();
+    let config = Config { classes, loss, lora_rank, ..model.config };
+    let mut parameters = Parameters::random(&config, seed);
+    let head = [Parameter::HeadDown, Parameter::HeadUp, Parameter::Classifier];
+    for parameter in Parameter::all(&config).filter(|p| !head.contains(p)) {
+        let (new, old) = (parameters.get_mut(parameter), model.parameters.get(parameter));
+        if new.len() == old.len() {
+            new.copy_from_slice(old);
+        }
+    }
+    (config, parameters)
 }
 
 /// The training sentences of GLUE's six tasks, a line each: they help to choose the vocabulary. `glue` is a GLUE

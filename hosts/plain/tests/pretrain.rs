@@ -6,7 +6,7 @@ use veilformer::transformer::{Config, Executor, Kernel, Loss, Norm, Parameter, P
 use veilformer_plain::executor::{Functions, PlainExecutor};
 use veilformer_plain::parameters::{Parameters, parameter_name};
 use veilformer_plain::pretrain::{
-    Batch, Bounds, Masking, PretrainError, Pretraining, Recipe, Shares, segments, step, stream,
+    Batch, Bound, Bounds, Masking, PretrainError, Pretraining, Recipe, Shares, segments, step, stream,
 };
 use veilformer_plain::random::Random;
 use veilformer_plain::run::{embed, mask_tensor};
@@ -37,9 +37,11 @@ fn config(first_norm: bool) -> Config {
 /// Narrow enough that every site is penalised somewhere.
 fn bounds(config: &Config) -> Bounds {
     Bounds::new(config, |site| match site {
-        Site::FirstNorm(_) | Site::SecondNorm(_) | Site::FinalNorm => (0.9, 1.1),
-        Site::Kernel(_) => (-0.5, 0.0),
-        _ => (-0.4, 0.4),
+        Site::FirstNorm(_) | Site::SecondNorm(_) | Site::FinalNorm => {
+            Bound { low: 0.9, high: 1.1, weight: 3.0 }
+        }
+        Site::Kernel(_) => Bound { low: -0.5, high: 0.0, weight: 2.0 },
+        _ => Bound { low: -0.4, high: 0.4, weight: 1.0 },
     })
 }
 
@@ -50,10 +52,11 @@ fn batch(config: &Config) -> Batch {
     Batch { tokens, used: vec![5, 3, 4], predictions: vec![(0, 4), (2, 7), (2, 3), (6, 1), (13, 10)] }
 }
 
-/// Σ distance² of arguments from a site's interval.
+/// Weight · Σ distance² of arguments from a site's interval.
 fn distance(bounds: &Bounds, site: Site, arguments: impl Iterator<Item = f64>) -> f64 {
-    let (low, high) = bounds.of(site);
-    arguments.map(|u| (u - u.clamp(f64::from(low), f64::from(high))).powi(2)).sum()
+    let bound = bounds.of(site);
+    let squares = arguments.map(|u| (u - u.clamp(f64::from(bound.low), f64::from(bound.high))).powi(2));
+    f64::from(bound.weight) * squares.sum::<f64>()
 }
 
 fn variances(config: &Config, x: &Tensor<f64>) -> Vec<f64> {
@@ -66,7 +69,7 @@ fn variances(config: &Config, x: &Tensor<f64>) -> Vec<f64> {
         .collect()
 }
 
-/// The loss of a batch with penalties of weight 2, one operation of the plain executor after the other.
+/// The loss of a batch with its penalties, one operation of the plain executor after the other.
 fn reference(config: &Config, weights: &Parameters<f64>, batch: &Batch, bounds: &Bounds) -> f64 {
     let mut ex = PlainExecutor::new(config, weights, Functions::Exact);
     let (mut loss, mut penalty) = (0.0, 0.0);
@@ -111,7 +114,7 @@ fn reference(config: &Config, weights: &Parameters<f64>, batch: &Batch, bounds: 
             penalty += distance(bounds, Site::FinalNorm, spread[i..=i].iter().copied());
         }
     }
-    loss / batch.predictions.len() as f64 + 0.5 * 2.0 * penalty / batch.tokens.len() as f64
+    loss / batch.predictions.len() as f64 + 0.5 * penalty / batch.tokens.len() as f64
 }
 
 #[test]
@@ -127,11 +130,11 @@ fn loss_and_gradients_are_the_plain_executors() {
         weights = single.convert();
         let shares = Shares {
             prediction: 1.0 / batch.predictions.len() as f32,
-            penalty: 2.0 / batch.tokens.len() as f32,
+            penalty: 1.0 / batch.tokens.len() as f32,
         };
         let mut gradients = Parameters::zeros(&config);
         let outcome = step(&config, &single, &batch, (&bounds, shares), &mut gradients);
-        let free = Bounds::new(&config, |_| (f32::NEG_INFINITY, f32::INFINITY));
+        let free = Bounds::new(&config, |_| Bound::NONE);
         let expected = reference(&config, &weights, &batch, &free);
         let loss = outcome.loss / batch.predictions.len() as f64;
         assert!((loss - expected).abs() < 1e-5, "{loss} against {expected}");
@@ -204,13 +207,13 @@ fn recipe() -> Recipe {
         part: 3,
         steps: 60,
         learning_rate: 2e-2,
+        position_scale: 1.0,
         rise: 0.25,
         betas: (0.9, 0.98),
         epsilon: 1e-8,
         weight_decay: 0.01,
         clip: 1.0,
         masking: masking(0.25),
-        penalty: 0.1,
         seed: 2,
     }
 }

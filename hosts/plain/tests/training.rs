@@ -1,11 +1,16 @@
 //! Fine-tuning: trainable sets, AdamW-HE, polynomials in place of every function, and noise.
 
+use std::path::Path;
+
 use proptest::prelude::*;
 use veilformer::approx::Interval;
-use veilformer::transformer::{AdamWHe, Config, Kernel, Loss, Norm, Parameter, Site, Targets, Trainable};
+use veilformer::transformer::{
+    AdamWHe, Config, Kernel, Loss, Norm, Parameter, Projection, Site, Targets, Trainable,
+};
 use veilformer_plain::executor::{Functions, PlainError};
-use veilformer_plain::finetune::{FineTuner, Recipe};
+use veilformer_plain::finetune::{FineTuner, Recipe, begin};
 use veilformer_plain::gradient::{Penalties, Trainer};
+use veilformer_plain::model::Model;
 use veilformer_plain::noise::Noise;
 use veilformer_plain::parameters::{Parameters, parameter_name};
 use veilformer_plain::random::Random;
@@ -157,6 +162,23 @@ proptest! {
             prop_assert!(!same || !trained || !parameter.decays(), "{} is not", parameter_name(*parameter));
         }
     }
+}
+
+/// LoRA factors change nothing until they are trained, whatever the head.
+#[test]
+fn fine_tuning_begins_where_pre_training_ended() {
+    let pretrained = Config { lora_rank: 0, ..config() };
+    let (mut before, data) = world(&pretrained, 8, 3);
+    let adapted = config();
+    let mut start = begin(&before, &adapted, 1);
+    assert_ne!(start.get(Parameter::Classifier), before.get(Parameter::Classifier));
+    for parameter in [Parameter::HeadDown, Parameter::HeadUp, Parameter::Classifier] {
+        before.get_mut(parameter).copy_from_slice(start.get(parameter));
+    }
+    let expected = observe(&pretrained, &before, &data, Functions::Exact).unwrap().logits;
+    assert_eq!(observe(&adapted, &start, &data, Functions::Exact).unwrap().logits, expected);
+    start.get_mut(Parameter::LoraUp(Projection::Value, 1)).fill(0.1);
+    assert_ne!(observe(&adapted, &start, &data, Functions::Exact).unwrap().logits, expected);
 }
 
 /// PAPER.md, algorithm 1, line by line and entry by entry.
@@ -326,6 +348,45 @@ fn noise_moves_the_weights_in_proportion_and_by_its_seed() {
     let noisy = observe_with_noise(&config, weights, data, Functions::Exact, noise).unwrap();
     let (worst, mean) = clean.difference(&noisy);
     assert!(mean > 2f64.powi(-24) && worst < 2f64.powi(-12), "{mean} {worst}");
+}
+
+/// A model calibrated for training keeps its polynomials, its bounds and its shape on the disk.
+#[test]
+fn a_trained_models_table_survives_the_disk() {
+    let assets = Path::new(env!("CARGO_MANIFEST_DIR")).join("../cli/assets/veil-mini");
+    let mut model = Model::load(&assets).unwrap();
+    assert_eq!((model.config.kernel, model.config.lora_targets), (Kernel::Gaussian, Targets::ALL));
+    assert!(Site::training(&model.config).all(|s| model.approximations.get(s).is_none()));
+    let targets = Targets { query: false, key: true, value: true };
+    model.config = Config { lora_rank: 1, lora_targets: targets, kernel: Kernel::Softmax, ..model.config };
+    model.parameters = begin(&model.parameters, &model.config, 1);
+    let tokens = vec![2; model.config.length];
+    let example = Example { sequence: Sequence { tokens, used: 5, truncated: false }, label: 1.0 };
+    let recipe = adapters(Functions::Exact, None);
+    let mut tuner = FineTuner::new(&model.config, model.parameters.clone(), recipe);
+    tuner.step(std::slice::from_ref(&example)).unwrap();
+    // One sentence leaves some intervals a point: a little is added to both ends.
+    let mut ranges = tuner.ranges().clone();
+    let sites = || Site::all(&model.config).chain(Site::training(&model.config));
+    for site in sites() {
+        let (low, high) = ranges.get(site);
+        ranges.note(site, low - 0.1 * low.abs());
+        ranges.note(site, high + 0.1 * high.abs() + 0.1);
+    }
+    let budget = |_| Budget { degree: 15, squarings: 0, margin: 2.0 };
+    model.approximations = Approximations::new(&model.config);
+    model.approximations.fit(sites(), &ranges, budget).unwrap();
+    for site in [Site::Tanh, Site::Kernel(0), Site::FirstNorm(1), Site::Gate(0), Site::Optimizer] {
+        let bound = model.approximations.gradient_bound(site).unwrap();
+        assert_eq!(bound, 2.0 * ranges.gradient(site), "{site:?}");
+    }
+    let folder = std::env::temp_dir().join(format!("veilformer-training-{}", std::process::id()));
+    model.save(&folder).unwrap();
+    let loaded = Model::load(&folder).unwrap();
+    std::fs::remove_dir_all(&folder).unwrap();
+    assert_eq!(loaded.config, model.config);
+    assert_eq!(loaded.parameters, model.parameters);
+    assert_eq!(loaded.approximations, model.approximations);
 }
 
 /// Without polynomials for loss and optimizer a model cannot be trained as under encryption, and says so.

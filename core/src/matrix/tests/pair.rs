@@ -317,3 +317,70 @@ fn halves_of_a_ciphertext_are_matrices_side_by_side() {
     let odd = layout.with_rows(20).unwrap().interleaved().err();
     assert_eq!(odd, Some(Error::Shape { have: (20, 100), need: (32, 100) }));
 }
+
+#[test]
+fn a_split_can_leave_rows_out() {
+    with_ring(|ring, small| {
+        let degree = ring.parameters.degree();
+        let layout = Layout::new(degree, FEATURES, TOKENS).unwrap();
+        let pair = Pair::new(small, 1, &mut vec![0; degree]).unwrap();
+        let x = ring.matrix(layout, 1, 2f64.powi(40), |i, t| value(1, i, t));
+        for stride in [2, 8, FEATURES] {
+            let mut rows = places(FEATURES / stride);
+            pair.split_every(stride, &x.ciphertexts()[0], x.entries(), &mut rows).unwrap();
+            for (i, row) in rows.into_iter().flatten().enumerate() {
+                for (at, obtained) in ring.decrypt(row.ciphertext()).iter().enumerate() {
+                    let exact = if at % FEATURES == 0 { value(1, i * stride, at / FEATURES) } else { 0.0 };
+                    assert!(
+                        (obtained / row.entries().scale - exact).abs() < 2f64.powi(-20),
+                        "{stride}, {i}, {at}"
+                    );
+                }
+            }
+        }
+        for (stride, places) in [(3, 5), (2, 9), (0, 1), (2 * FEATURES, 0)] {
+            let refused =
+                pair.split_every(stride, &x.ciphertexts()[0], x.entries(), &mut super::pair::places(places));
+            assert!(matches!(refused, Err(Error::Room { .. })), "{stride}: {refused:?}");
+        }
+    });
+}
+
+/// A column as both kinds of vector: what it scatters from a row, and what it gathers from a matrix.
+#[test]
+fn a_column_is_a_vector() {
+    with_ring(|ring, small| {
+        let (degree, scale, rows) = (ring.parameters.degree(), 2f64.powi(40), 37);
+        let layout = Layout::new(degree, rows, TOKENS).unwrap();
+        let scalar = |i: usize, _: usize| value(1, i, 0);
+        let column = || {
+            let x = ring.matrix(layout.with_columns(1).unwrap(), 2, scale, scalar);
+            EncryptedVector::from_column(x).unwrap()
+        };
+        let v = column();
+        assert_eq!(v.side(), Side::Scatter);
+        let mut out = places(layout.ciphertexts());
+        let entries = small.turn(&v, &mut out).unwrap();
+        let turned: Vec<_> = out.into_iter().flatten().collect();
+        let turned = EncryptedVector::new(v.side().other(), entries, turned).unwrap();
+        let x = ring.matrix(layout, 2, scale, |i, t| value(2, i, t));
+        let row = small.gather(&turned, &x, 16.0).unwrap();
+        let gathered = |t: usize| -> f64 { (0..rows).map(|i| scalar(i, 0) * value(2, i, t)).sum() };
+        let plain = ring.decrypt(row.ciphertext());
+        for t in 0..TOKENS {
+            let error = (plain[FEATURES * t] / row.entries().scale - gathered(t)).abs();
+            assert!(error < 2f64.powi(-16), "token {t}: {error}");
+        }
+        // One level below, and back to the rows.
+        let ev = small.evaluator();
+        let low: Vec<_> = v.ciphertexts().iter().map(|c| ev.drop_to(c, 1).unwrap()).collect();
+        let low = EncryptedVector::new(Side::Scatter, *v.entries(), low).unwrap();
+        let mut out = places(layout.ciphertexts());
+        let entries = small.scatter(&[(&low, &row)], 32.0, &mut out).unwrap();
+        let y = EncryptedMatrix::new(entries, out.into_iter().flatten().collect()).unwrap();
+        assert_eq!(y.entries().layout.shape(), (rows, TOKENS));
+        within(0.0..2f64.powi(-15), ring.error(&y, |i, t| scalar(i, 0) * gathered(t)));
+        let wide = EncryptedVector::from_column(x).err();
+        assert_eq!(wide, Some(Error::Shape { have: (rows, TOKENS), need: (rows, 1) }));
+    });
+}

@@ -185,7 +185,7 @@ pub(super) fn measure(
 
 impl World<'_> {
     fn keys(&self, places: &[Places]) -> Result<[Keys; 2], Failure> {
-        let requests = required_keys::<Multicore, Keys>(self.parameters[0], places)?;
+        let requests = required_keys::<Multicore, Keys>(self.parameters[0], places, false)?;
         let mut stores = [Keys::new(), Keys::new()];
         for (i, store) in stores.iter_mut().enumerate() {
             let mut client = Client::new(self.accelerators[i], self.parameters[i])?;

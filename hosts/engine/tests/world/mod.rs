@@ -59,7 +59,7 @@ impl World {
         places: &[Places],
         work: impl for<'s> FnOnce(Toy<'s>) -> R,
     ) -> R {
-        let requests = required_keys::<Multicore, Keys>(&self.parameters[0], places).unwrap();
+        let requests = required_keys::<Multicore, Keys>(&self.parameters[0], places, true).unwrap();
         let [big, small] = [0, 1].map(|i| -> Vec<SwitchingKey<Multicore>> {
             let degree = self.parameters[i].degree();
             let (mut signed, mut words) = (vec![0; degree], vec![0; 2 * degree]);

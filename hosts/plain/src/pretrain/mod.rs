@@ -81,31 +81,46 @@ pub struct Batch {
     pub predictions: Vec<(usize, u32)>,
 }
 
-/// The intervals that penalties pull the arguments of the sites into: an argument u adds ½·w·dist(u, [low, high])².
+/// An interval, and how strongly arguments are pulled into it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Bound {
+    /// Its lower end.
+    pub low: f32,
+    /// Its upper end.
+    pub high: f32,
+    /// An argument u adds ½·weight·dist(u, [low, high])², where one prediction adds its loss; see [`Shares`].
+    pub weight: f32,
+}
+
+impl Bound {
+    /// No bound.
+    pub const NONE: Self = Self { low: f32::NEG_INFINITY, high: f32::INFINITY, weight: 0.0 };
+
+    /// The derivative of the penalty by the argument.
+    pub fn slope(self, argument: f32) -> f32 {
+        self.weight * (argument - argument.max(self.low).min(self.high))
+    }
+}
+
+/// The bound of every site.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Bounds {
     config: Config,
-    intervals: Vec<(f32, f32)>,
+    bounds: Vec<Bound>,
 }
 
 impl Bounds {
-    /// One interval per site.
-    pub fn new(config: &Config, interval: impl Fn(Site) -> (f32, f32)) -> Self {
-        let mut intervals = vec![(f32::NEG_INFINITY, f32::INFINITY); Site::count(config)];
+    /// Asks for the bound of every site that inference visits.
+    pub fn new(config: &Config, bound: impl Fn(Site) -> Bound) -> Self {
+        let mut bounds = vec![Bound::NONE; Site::count(config)];
         for site in Site::all(config) {
-            intervals[site.index(config)] = interval(site);
+            bounds[site.index(config)] = bound(site);
         }
-        Self { config: *config, intervals }
+        Self { config: *config, bounds }
     }
 
-    /// A site's interval.
-    pub fn of(&self, site: Site) -> (f32, f32) {
-        self.intervals[site.index(&self.config)]
-    }
-
-    /// How far an argument lies above (or, negative, below) its interval.
-    pub fn excess(&self, site: Site, argument: f32) -> f32 {
-        let (low, high) = self.of(site);
-        argument - argument.max(low).min(high)
+    /// A site's bound.
+    pub fn of(&self, site: Site) -> Bound {
+        self.bounds[site.index(&self.config)]
     }
 }

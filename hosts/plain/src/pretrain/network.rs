@@ -10,7 +10,7 @@ use ndarray::{Array2, ArrayView2, s};
 use veilformer::transformer::{Config, Norm, Parameter, Projection, Site, position};
 
 use super::rows::{self, Normed};
-use super::{Batch, Bounds};
+use super::{Batch, Bound, Bounds};
 use crate::parameters::Parameters;
 use crate::sites::Ranges;
 use crate::tokenizer::FIRST;
@@ -32,7 +32,7 @@ pub struct Outcome {
 pub struct Shares {
     /// 1 over the predictions of a step.
     pub prediction: f32,
-    /// The penalties' weight over the tokens of a step.
+    /// 1 over the tokens of a step.
     pub penalty: f32,
 }
 
@@ -95,8 +95,14 @@ pub fn step(
 
 /// A yardstick that nothing random enters: the mean loss of every fourth piece of the first `sequences` stretches of T − 1
 /// pieces of a stream, hidden behind the piece `mask`. Token 0 predicts nothing here.
-pub fn probe(config: &Config, weights: &Parameters<f32>, mask: u32, stream: &[u16], sequences: usize) -> f64 {
-    let bounds = Bounds::new(config, |_| (f32::NEG_INFINITY, f32::INFINITY));
+pub fn probe(
+    config: &Config,
+    weights: &Parameters<f32>,
+    mask: u32,
+    stream: &[u16],
+    sequences: usize,
+) -> f64 {
+    let bounds = Bounds::new(config, |_| Bound::NONE);
     let (mut loss, mut count) = (0.0, 0.0);
     for pieces in stream.chunks_exact(config.length - 1).take(sequences) {
         let mut batch = Batch { used: vec![config.length], ..Batch::default() };
@@ -138,7 +144,8 @@ impl Pass<'_> {
     ) {
         let gain = self.weights.get(Parameter::Gain(norm));
         let (mut d_gain, mut d_bias) = (vec![0.0; gain.len()], vec![0.0; gain.len()]);
-        let slope = |v| norm.site().map_or(0.0, |site| self.shares.penalty * self.bounds.excess(site, v));
+        let bound = norm.site().map_or(Bound::NONE, |site| self.bounds.of(site));
+        let slope = |v| self.shares.penalty * bound.slope(v);
         rows::norm_backward(normed, d, gain, (&mut d_gain, &mut d_bias), slope);
         for (parameter, sum) in [(Parameter::Gain(norm), d_gain), (Parameter::Bias(norm), d_bias)] {
             gradients.get_mut(parameter).iter_mut().zip(sum).for_each(|(g, d)| *g += d);
@@ -324,15 +331,14 @@ impl Pass<'_> {
 
     fn gate_backward(&self, layer: usize, hidden: &Array2<f32>, d_gated: &Array2<f32>) -> Array2<f32> {
         let half = self.config.feed_forward;
-        let (low, high) = self.bounds.of(Site::Gate(layer));
-        let share = self.shares.penalty;
+        let (bound, share) = (self.bounds.of(Site::Gate(layer)), self.shares.penalty);
         let mut d = hidden.clone();
         for (x, dy) in rows::rows_mut(&mut d).zip(rows::rows(d_gated)) {
             let (a, b) = x.split_at_mut(half);
             for ((a, b), &dy) in a.iter_mut().zip(b).zip(dy) {
                 let slope = if *b > 0.0 { *a } else { 0.0 };
                 *a = dy * b.max(0.0);
-                *b = dy * slope + share * (*b - b.max(low).min(high));
+                *b = dy * slope + share * bound.slope(*b);
             }
         }
         d
@@ -341,36 +347,28 @@ impl Pass<'_> {
     /// The gradients by queries, keys and (masked) values.
     fn attend_backward(&self, layer: usize, tape: &Layer, d_mixed: &Array2<f32>) -> [Array2<f32>; 3] {
         let (t, n, c) = (self.config.length, self.config.head_width(), self.config.kernel_scale() as f32);
-        let low = self.bounds.of(Site::Kernel(layer)).0;
-        let floor = rows::exp(low);
+        let bound = self.bounds.of(Site::Kernel(layer));
+        let floor = rows::exp(bound.low);
         let [mut dq, mut dk, mut dv] = [(); 3].map(|()| Array2::zeros(d_mixed.raw_dim()));
         let mut dz = Array2::zeros((t, t));
         for (token, row, column) in self.heads() {
             let block = s![token..token + t, column..column + n];
-            let (q, k, v, d) = (
-                tape.query.slice(block),
-                tape.key.slice(block),
-                tape.value.slice(block),
-                d_mixed.slice(block),
-            );
+            let (q, k, v, d) =
+                (tape.query.slice(block), tape.key.slice(block), tape.value.slice(block), d_mixed.slice(block));
             let scores = tape.scores.slice(s![row..row + t, ..]);
             general_mat_mul(1.0, &scores.t(), &d, 0.0, &mut dv.slice_mut(block));
             general_mat_mul(1.0, &d, &v.t(), 0.0, &mut dz);
             dz *= &scores;
             for (dz, &s) in dz.iter_mut().zip(&scores).filter(|(_, s)| **s < floor) {
-                *dz += self.shares.penalty * (s.max(f32::MIN_POSITIVE).ln() - low);
+                *dz += self.shares.penalty * bound.slope(s.max(f32::MIN_POSITIVE).ln());
             }
             // z = −c·(q − k)²: dz/dq = −2c·(q − k), dz/dk = 2c·(q − k).
             let (mut dq, mut dk) = (dq.slice_mut(block), dk.slice_mut(block));
             general_mat_mul(2.0 * c, &dz, &k, 0.0, &mut dq);
             general_mat_mul(2.0 * c, &dz.t(), &q, 0.0, &mut dk);
             let (by_query, by_key) = (dz.sum_axis(ndarray::Axis(1)), dz.sum_axis(ndarray::Axis(0)));
-            for (((mut dq, mut dk), (q, k)), (&a, &b)) in dq
-                .rows_mut()
-                .into_iter()
-                .zip(dk.rows_mut())
-                .zip(q.rows().into_iter().zip(k.rows()))
-                .zip(by_query.iter().zip(&by_key))
+            for (((mut dq, mut dk), (q, k)), (&a, &b)) in
+                dq.rows_mut().into_iter().zip(dk.rows_mut()).zip(q.rows().into_iter().zip(k.rows())).zip(by_query.iter().zip(&by_key))
             {
                 dq.scaled_add(-2.0 * c * a, &q);
                 dk.scaled_add(-2.0 * c * b, &k);

@@ -26,6 +26,9 @@ pub struct Recipe {
     pub steps: u64,
     /// At the peak of the triangle.
     pub learning_rate: f64,
+    /// The factor of the sinusoidal positions, relative to the size of the token embedding at the start. It is not trained:
+    /// until attention has learnt to look at places they are noise, and their factor would go to 0 and stay there.
+    pub position_scale: f32,
     /// Share of the steps before the peak.
     pub rise: f64,
     /// (β₁, β₂) of AdamW.
@@ -38,8 +41,6 @@ pub struct Recipe {
     pub clip: f64,
     /// How tokens are hidden.
     pub masking: Masking,
-    /// Weight of the penalties, relative to the loss of one prediction.
-    pub penalty: f64,
     /// Everything random follows from it.
     pub seed: u64,
 }
@@ -102,9 +103,8 @@ impl<'a> Pretraining<'a> {
         let mut parameters = Parameters::random(config, recipe.seed);
         // Tied weights: a row of the embedding is as long as a normalised row's logit is wide.
         let size = (config.width as f32).sqrt().recip();
-        for parameter in [Parameter::TokenEmbedding, Parameter::PositionScale] {
-            parameters.get_mut(parameter).iter_mut().for_each(|w| *w *= size);
-        }
+        parameters.get_mut(Parameter::TokenEmbedding).iter_mut().for_each(|w| *w *= size);
+        parameters.get_mut(Parameter::PositionScale).fill(recipe.position_scale * size);
         let moments = [(); 2].map(|()| vec![0.0; parameters.values().len()]);
         let segments = segments(stream, config.length, recipe.seed, 0);
         Ok(Self {
@@ -168,7 +168,7 @@ impl<'a> Pretraining<'a> {
         let rows: usize = parts.iter().map(|p| p.tokens.len()).sum();
         let shares = Shares {
             prediction: 1.0 / predictions.max(1) as f32,
-            penalty: self.recipe.penalty as f32 / rows.max(1) as f32,
+            penalty: 1.0 / rows.max(1) as f32,
         };
         let done: Vec<_> = parts
             .par_iter()
@@ -213,10 +213,9 @@ impl<'a> Pretraining<'a> {
         let epsilon = r.epsilon as f32;
         let keep = (1.0 - rate * r.weight_decay) as f32;
         let [first, second] = &mut self.moments;
-        for (parameter, range) in gradients.layout() {
-            let decays =
-                !matches!(parameter, Parameter::Gain(_) | Parameter::Bias(_) | Parameter::PositionScale);
-            let keep = if decays { keep } else { 1.0 };
+        let trained = |p: &Parameter| *p != Parameter::PositionScale;
+        for (parameter, range) in gradients.layout().iter().filter(|(p, _)| trained(p)) {
+            let keep = if parameter.decays() { keep } else { 1.0 };
             let weights = &mut self.parameters.values_mut()[range.clone()];
             let moments = first[range.clone()].iter_mut().zip(&mut second[range.clone()]);
             for ((w, &g), (m, v)) in weights.iter_mut().zip(&gradients.values()[range.clone()]).zip(moments) {
