@@ -10,6 +10,12 @@ use veilformer::matrix::{Entries, Side};
 use veilformer::transformer::Site;
 use veilformer::transformer::slots::{Model, SlotArithmetic};
 
+/// The level at which keys meet queries: what comes out of that goes to a bootstrap, which needs none.
+const SCORES_LEVEL: usize = 1;
+
+/// The queries of a head: by themselves, and by columns.
+type Queries<G> = (Matrix<<G as Algebra>::Piece>, Vec<<G as Algebra>::Column>);
+
 impl<G: Algebra, M: Model> Engine<'_, G, M> {
     /// How far below zero the kernel's exponents reach.
     pub(crate) fn kernel_reach(&self, layer: usize) -> Result<f64, Error> {
@@ -30,25 +36,22 @@ impl<G: Algebra, M: Model> Engine<'_, G, M> {
         let places = self.places(heads * length, false)?;
         let places = if query.first { places.with_used(self.sentences()) } else { places };
         let rank = places.layout().rank();
-        let mut queries: Option<Vec<G::Row>> = None;
+        let mut queries = Vec::new();
         let mut packed = Vec::with_capacity(key.packed.len());
         for (sentence, keys) in key.packed.iter().enumerate() {
             let own = if query.first { 0 } else { sentence };
             let matrix = query.packed.get(own).ok_or(Error::Form { operation: "the scores" })?;
-            if queries.is_none() || !query.first {
-                queries = Some(self.algebra.split(matrix)?);
+            if sentence == 0 || !query.first {
+                queries.clear();
+                queries = self.queries(&matrix.at_most(SCORES_LEVEL))?;
             }
-            let keys = self.algebra.split(keys)?;
+            let keys = self.algebra.split(&keys.at_most(SCORES_LEVEL))?;
             let mut exponents = Vec::with_capacity(heads * length);
             let mut entries = None;
-            for (head, keys) in keys.chunks(features).enumerate() {
-                let first = head * features;
-                let rows = queries.as_ref().map_or(&[][..], |rows| &rows[first..first + features]);
-                let query_columns = self.algebra.columns(rows, Side::Gather)?;
+            for (keys, (of_head, query_columns)) in keys.chunks(features).zip(&queries) {
                 let key_columns = self.algebra.columns(keys, Side::Gather)?;
-                let of_head = self.head(matrix, first, features)?;
                 let (of_rows, rows) =
-                    self.algebra.exponents(&key_columns[..length], &of_head, &query_columns, bound)?;
+                    self.algebra.exponents(&key_columns[..length], of_head, query_columns, bound)?;
                 entries = Some(of_rows);
                 exponents.extend(rows);
             }
@@ -64,12 +67,22 @@ impl<G: Algebra, M: Model> Engine<'_, G, M> {
             // An exponent of the kernel is 2c times half a squared distance.
             let scale = entries.scale / (2.0 * config.kernel_scale());
             let entries = Entries { layout: *places.layout(), scale, ..entries };
-            packed.push(Matrix { entries, level: matrix.level.saturating_sub(1), pieces });
+            packed.push(Matrix { entries, level: SCORES_LEVEL - 1, pieces });
         }
         let exponents = self.raise(&places, &packed)?;
         drop(packed);
         let kernel = self.kernel(&exponents, layer)?;
         Ok(Tensor { slots: Some(Rc::new(kernel)).into(), ..Tensor::packed(places, Vec::new(), query.first) })
+    }
+
+    /// The queries of every head, by themselves and by columns.
+    fn queries(&mut self, x: &Matrix<G::Piece>) -> Result<Vec<Queries<G>>, Error> {
+        let features = self.config().head_width();
+        let rows = self.algebra.split(x)?;
+        let of_head = |(head, rows)| {
+            Ok((self.head(x, head * features, features)?, self.algebra.columns(rows, Side::Gather)?))
+        };
+        rows.chunks(features).enumerate().map(of_head).collect()
     }
 
     /// The rows of a head, at places 0, 1, ….
