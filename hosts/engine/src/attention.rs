@@ -123,7 +123,7 @@ impl<G: Algebra, M: Model> Engine<'_, G, M> {
     pub(crate) fn values(&mut self, scores: &Tensor<G>, value: &Tensor<G>) -> Result<Tensor<G>, Error> {
         let form = Error::Form { operation: "a product with scores" };
         let (config, first) = (self.config(), scores.first);
-        let (heads, features, length) = (config.heads, config.head_width(), config.length);
+        let (features, length) = (config.head_width(), config.length);
         let (slots, scores_places) = (self.slots_of(scores)?, scores.places);
         let mask = value.mask.clone().ok_or(form)?;
         let masked = self.each(&slots, |slots, ciphertext, upper, x| {
@@ -144,31 +144,15 @@ impl<G: Algebra, M: Model> Engine<'_, G, M> {
         let places = self.places(config.width, first)?;
         let rank = places.layout().rank();
         let bound = value.packed.first().map_or(1.0, |matrix| matrix.entries.bound) * length as f64;
-        // Terms of one head of one result: those of its sentence, or of all.
-        let groups: Vec<Vec<usize>> = if first {
-            vec![(0..value.packed.len()).collect()]
-        } else {
-            (0..value.packed.len()).map(|sentence| vec![sentence]).collect()
-        };
-        let mut mixed = Vec::with_capacity(groups.len());
-        for group in groups {
-            let mut columns: Vec<Vec<G::Column>> = (0..heads).map(|_| Vec::new()).collect();
-            let mut rows: Vec<Vec<G::Row>> = (0..heads).map(|_| Vec::new()).collect();
-            for &sentence in &group {
-                let level = value.packed[sentence].level;
-                let values = self.algebra.split(&value.packed[sentence])?;
-                for (head, values) in values.chunks(features).enumerate() {
-                    let of_head = self.algebra.columns(values, Side::Scatter)?;
-                    columns[head].extend(of_head.into_iter().take(length));
-                }
-                let scores = Matrix { level, ..packed[sentence].clone() };
-                let mut split = self.algebra.split(&scores)?.into_iter();
-                rows.iter_mut().for_each(|rows| rows.extend(split.by_ref().take(length)));
-            }
+        let mut mixed: Vec<Matrix<G::Piece>> = Vec::with_capacity(value.packed.len());
+        for (values, scores) in value.packed.iter().zip(packed) {
+            let rows = self.algebra.split(&scores.at_most(values.level))?;
+            let values = self.algebra.split(values)?;
             let mut pieces: Vec<Vec<(Rc<G::Piece>, usize)>> =
                 (0..places.layout().ciphertexts()).map(|_| Vec::new()).collect();
             let mut result = None;
-            for (head, (columns, rows)) in columns.iter().zip(&rows).enumerate() {
+            for (head, (values, rows)) in values.chunks(features).zip(rows.chunks(length)).enumerate() {
+                let columns = self.algebra.columns(values, Side::Scatter)?;
                 let terms: Vec<_> = columns.iter().zip(rows).collect();
                 let product = self.algebra.scatter(&terms, bound)?;
                 let at = head * features;
@@ -182,7 +166,15 @@ impl<G: Algebra, M: Model> Engine<'_, G, M> {
                 .into_iter()
                 .map(|terms| Ok(Rc::new(self.algebra.add_shifted(&terms)?)))
                 .collect::<Result<Vec<_>, Error>>()?;
-            mixed.push(Matrix { entries, level: result.level, pieces });
+            let own = Matrix { entries, level: result.level, pieces };
+            match mixed.first_mut() {
+                // Every sentence has a column to itself, so that no entry grows.
+                Some(sum) if first => {
+                    *sum = self.algebra.add(sum, &own)?;
+                    sum.entries.bound = bound;
+                }
+                _ => mixed.push(own),
+            }
         }
         Ok(Tensor::packed(places, mixed, first))
     }
