@@ -99,9 +99,14 @@ impl<G: Algebra, M: Model> Engine<'_, G, M> {
             Scale::Largest => (reach, self.algebra.rings().message_scale / reach),
         };
         let w = w.with_bound(bound / entries.bound);
+        // What goes to a bootstrap, or joins a stream that does, needs no level behind the product.
+        let level = match weight {
+            Parameter::Expand(_) | Parameter::Contract(_) | Parameter::Output(_) => 1,
+            _ => usize::MAX,
+        };
         let mut packed = Vec::with_capacity(x.packed.len());
         for matrix in &x.packed {
-            packed.push(self.algebra.multiply_plain(&w, matrix, scale)?);
+            packed.push(self.algebra.multiply_plain(&w, &matrix.at_most(level), scale)?);
         }
         Ok(Tensor::packed(places, packed, x.first))
     }
