@@ -1,0 +1,5 @@
+//! Encrypted transformers against the same polynomials in f64, on toy parameters, which are insecure.
+
+mod forward;
+mod training;
+mod world;
