@@ -12,8 +12,8 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use veilformer::transformer::Site;
-use veilformer_plain::parameters::site_name;
 use veilformer_plain::model::{Model, Reached, Training};
+use veilformer_plain::parameters::site_name;
 use veilformer_plain::pretrain::{MASK, Pretraining, Report, probe, stream};
 use veilformer_plain::sites::{Approximations, Ranges};
 use veilformer_plain::tiny;
@@ -137,7 +137,9 @@ impl Line {
         let rate = (tokens - self.first.unwrap_or(0)) as f64 / seconds;
         let count = f64::from(self.steps.max(1));
         let (loss, gradient) = (self.loss / count, self.gradient / count);
-        print!("step {step}/{steps}, {tokens} tokens, loss {loss:.4}, gradient {gradient:.2}, {rate:.0} tokens/s, {seconds:.0} s;");
+        print!(
+            "step {step}/{steps}, {tokens} tokens, loss {loss:.4}, gradient {gradient:.2}, {rate:.0} tokens/s, {seconds:.0} s;"
+        );
         for site in Site::all(config).filter(|site| *site != Site::Tanh) {
             let (low, high) = self.ranges.get(site);
             print!(" {} {low:.2}..{high:.2}", site_name(site));

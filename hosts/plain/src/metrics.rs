@@ -94,10 +94,7 @@ mod tests {
         close(Metric::F1.score(&predictions, &labels), 6.0 / 9.0);
         close(Metric::Matthews.score(&predictions, &labels), 4.0 / (4.0 * 5.0 * 3.0 * 4.0f64).sqrt());
         let flipped = predictions.map(|p| 1.0 - p);
-        close(
-            Metric::Matthews.score(&flipped, &labels),
-            -Metric::Matthews.score(&predictions, &labels),
-        );
+        close(Metric::Matthews.score(&flipped, &labels), -Metric::Matthews.score(&predictions, &labels));
         // Deviations (−4, −1, 5)/3 and (−2, 1, 1).
         close(Metric::Pearson.score(&[1.0, 2.0, 4.0], &[0.0, 3.0, 3.0]), 4.0 / (42.0 / 9.0 * 6.0f64).sqrt());
         close(Metric::Pearson.score(&[1.0, 2.0, 4.0], &[2.0, 4.0, 8.0]), 1.0);

@@ -164,8 +164,7 @@ pub fn make(
         mean_logit_difference,
         largest_logit: dev_exact.logits.iter().flatten().fold(0.0, |m, y| m.max(y.abs())),
     };
-    let training =
-        Training { task: "SST-2".to_owned(), seed, command, reached: Reached::Scores(scores) };
+    let training = Training { task: "SST-2".to_owned(), seed, command, reached: Reached::Scores(scores) };
     let (parameters, approximations) = (trained.parameters, trained.approximations);
     let model = Model { config, parameters, approximations, tokenizer, training };
     Ok(Made { model, scores, dev, dev_exact, dev_polynomial, train_polynomial })

@@ -2,9 +2,7 @@
 
 use std::fs;
 
-use veilformer::transformer::{
-    Config, Executor, Kernel, Loss, Norm, Parameter, Projection, Site, Targets,
-};
+use veilformer::transformer::{Config, Executor, Kernel, Loss, Norm, Parameter, Projection, Site, Targets};
 use veilformer_plain::executor::{Functions, PlainExecutor};
 use veilformer_plain::parameters::{Parameters, parameter_name};
 use veilformer_plain::pretrain::{
@@ -49,7 +47,8 @@ fn bounds(config: &Config) -> Bounds {
 
 fn batch(config: &Config) -> Batch {
     let mut random = Random::new(8, 0);
-    let tokens = (0..3 * config.length).map(|_| (random.next_u64() % config.vocabulary as u64) as u32).collect();
+    let tokens =
+        (0..3 * config.length).map(|_| (random.next_u64() % config.vocabulary as u64) as u32).collect();
     Batch { tokens, used: vec![5, 3, 4], predictions: vec![(0, 4), (2, 7), (2, 3), (6, 1), (13, 10)] }
 }
 
@@ -110,8 +109,7 @@ fn reference(config: &Config, weights: &Parameters<f64>, batch: &Batch, bounds: 
         for &(row, target) in &batch.predictions {
             let Some(i) = row.checked_sub(first_row).filter(|&i| i < config.length) else { continue };
             let table = weights.get(Parameter::TokenEmbedding).chunks_exact(config.width);
-            let logits: Vec<f64> =
-                table.map(|e| e.iter().zip(y.row(i)).map(|(e, y)| e * y).sum()).collect();
+            let logits: Vec<f64> = table.map(|e| e.iter().zip(y.row(i)).map(|(e, y)| e * y).sum()).collect();
             loss += logits.iter().map(|y| y.exp()).sum::<f64>().ln() - logits[target as usize];
             penalty += distance(bounds, Site::FinalNorm, spread[i..=i].iter().copied());
         }

@@ -166,10 +166,8 @@ impl<'a> Pretraining<'a> {
         let parts = self.next_batch();
         let predictions: usize = parts.iter().map(|p| p.predictions.len()).sum();
         let rows: usize = parts.iter().map(|p| p.tokens.len()).sum();
-        let shares = Shares {
-            prediction: 1.0 / predictions.max(1) as f32,
-            penalty: 1.0 / rows.max(1) as f32,
-        };
+        let shares =
+            Shares { prediction: 1.0 / predictions.max(1) as f32, penalty: 1.0 / rows.max(1) as f32 };
         let done: Vec<_> = parts
             .par_iter()
             .map(|part| {
@@ -204,8 +202,7 @@ impl<'a> Pretraining<'a> {
         let r = &self.recipe;
         let rate = r.rate(self.step);
         self.step += 1;
-        let length =
-            gradients.values().iter().map(|&g| f64::from(g) * f64::from(g)).sum::<f64>().sqrt();
+        let length = gradients.values().iter().map(|&g| f64::from(g) * f64::from(g)).sum::<f64>().sqrt();
         let scale = (r.clip / length).min(1.0) as f32;
         let steps = i32::try_from(self.step).unwrap_or(i32::MAX);
         let (b1, b2) = (r.betas.0 as f32, r.betas.1 as f32);
@@ -243,13 +240,15 @@ impl<'a> Pretraining<'a> {
     pub fn save(&self, path: &Path) -> Result<(), PretrainError> {
         let bytes = |x: &[f32]| x.iter().flat_map(|w| w.to_le_bytes()).collect::<Vec<u8>>();
         let [first, second] = &self.moments;
-        let tensors =
-            [("weights", bytes(self.parameters.values())), ("first", bytes(first)), ("second", bytes(second))];
-        let position = [self.step, self.tokens, self.epoch, self.cursor as u64].map(|x| x.to_string()).join(" ");
-        let about = HashMap::from([
-            ("position".to_owned(), position),
-            ("signature".to_owned(), self.signature()),
-        ]);
+        let tensors = [
+            ("weights", bytes(self.parameters.values())),
+            ("first", bytes(first)),
+            ("second", bytes(second)),
+        ];
+        let position =
+            [self.step, self.tokens, self.epoch, self.cursor as u64].map(|x| x.to_string()).join(" ");
+        let about =
+            HashMap::from([("position".to_owned(), position), ("signature".to_owned(), self.signature())]);
         let damaged = |e: safetensors::SafeTensorError| checkpoint_error(path, e.to_string());
         let views = tensors
             .iter()
