@@ -300,6 +300,21 @@ pub fn clenshaw(coefficients: &[f64], t: f64) -> f64 {
     clenshaw_with_slope(coefficients, t).0
 }
 
+/// The Chebyshev coefficients of the derivative of Σ c_j·T_j by t; entries of `out` beyond its degree are zeroed, those that
+/// do not fit are dropped. What the backward pass evaluates under encryption in place of [`Approximation::slope`].
+///
+/// From 2·T_j = T'_{j+1}/(j+1) − T'_{j−1}/(j−1): d_{j−1} = d_{j+1} + 2j·c_j, and d_0 half of that.
+pub fn derivative(coefficients: &[f64], out: &mut [f64]) {
+    out.fill(0.0);
+    let (mut above, mut here) = (0.0, 0.0);
+    for (j, &c) in coefficients.iter().enumerate().skip(1).rev() {
+        (above, here) = (here, above + 2.0 * j as f64 * c);
+        if let Some(d) = out.get_mut(j - 1) {
+            *d = if j == 1 { 0.5 * here } else { here };
+        }
+    }
+}
+
 /// The value and the derivative of Σ c_j·T_j at t: the recurrence and its derivative, side by side.
 fn clenshaw_with_slope(coefficients: &[f64], t: f64) -> (f64, f64) {
     let Some((&c0, rest)) = coefficients.split_first() else { return (0.0, 0.0) };

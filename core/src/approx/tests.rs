@@ -35,6 +35,16 @@ proptest! {
     }
 
     #[test]
+    fn the_derivatives_coefficients_give_the_slope(
+        c in prop::collection::vec(-1.0..1.0f64, 0..40), t in -1.0..1.0f64
+    ) {
+        let mut d = std::vec![9.0; c.len() + 1];
+        derivative(&c, &mut d);
+        let slope = clenshaw_with_slope(&c, t).1;
+        prop_assert!((clenshaw(&d, t) - slope).abs() < 1e-10 * (1.0 + slope.abs()));
+    }
+
+    #[test]
     fn unit_maps_are_inverse(low in -9.0..0.0f64, width in 0.1..20.0f64, t in -1.0..1.0f64) {
         let interval = Interval::new(low, low + width).unwrap();
         prop_assert!((interval.to_unit(interval.from_unit(t)) - t).abs() < 1e-10);
@@ -67,6 +77,24 @@ fn errors_follow_theory() {
     let (c, interval) = fitted(Function::Relu, -1.0, 1.0, 0, 14);
     let worst = Approximation::new(Function::Relu, interval, 0, &c).unwrap().measure(4001).worst;
     assert!(worst > 0.28 / 28.0 && worst < 0.05);
+}
+
+/// PAPER.md, tables 13–14: functions, intervals and degrees of loss and head, and the worst error there in bits.
+/// Interpolation, on the whole interval, is within a bit of them or better.
+#[test]
+fn loss_and_head_have_the_papers_precision() {
+    for (function, low, high, degree, bits) in [
+        (Function::Exp, -2.0, 2.0, 15, 21.2),
+        (Function::Exp, -13.0, 1.0, 15, 21.2),
+        (Function::Inverse, 0.04, 1.0, 63, 19.8),
+        (Function::Inverse, 0.8, 3.0, 15, 23.7),
+        (Function::Tanh, -5.0, 5.0, 63, 24.7),
+        (Function::Tanh, -16.0, 16.0, 127, 18.6),
+    ] {
+        let (c, interval) = fitted(function, low, high, 0, degree);
+        let reached = Approximation::new(function, interval, 0, &c).unwrap().measure(20_001).worst_bits();
+        assert!(reached > bits - 1.0, "{function:?} on [{low}, {high}]: {reached} bits, not {bits}");
+    }
 }
 
 #[test]

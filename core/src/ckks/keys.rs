@@ -5,7 +5,7 @@ use crate::accel::{Accelerator, Evaluations, KeyRow, MAX_DIGITS, Polynomial};
 use core::ops::Deref;
 
 /// Most keys in one list of requests.
-pub const MAX_KEYS: usize = 256;
+pub const MAX_KEYS: usize = 512;
 
 /// Which key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

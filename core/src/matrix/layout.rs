@@ -71,6 +71,44 @@ impl Layout {
         (row >> self.log_rank, row % self.rank() + (column << self.log_rank))
     }
 
+    /// The same rows, at the same rank, with fewer columns.
+    ///
+    /// # Errors
+    /// [`Error::Columns`] for none or more than there are.
+    pub fn with_columns(&self, columns: usize) -> Result<Self, Error> {
+        let max = self.columns;
+        if columns == 0 || columns > max {
+            Err(Error::Columns { have: columns, max })
+        } else {
+            Ok(Self { columns, ..*self })
+        }
+    }
+
+    /// Rows and columns at the same rank in a ring of degree N'.
+    pub(super) fn with_shape(&self, degree: usize, rows: usize, columns: usize) -> Result<Self, Error> {
+        let max = degree >> self.log_rank;
+        if columns == 0 || columns > max {
+            return Err(Error::Columns { have: columns, max });
+        }
+        Self { columns, ..*self }.with_rows(rows)
+    }
+
+    /// The same ciphertexts at half the rank: of the k rows of each, row i ends up beside row i + k/2, their columns in
+    /// turns, because Σ_i X^i·x_i(Y) with Y = Z², Z = X^(k/2), has x_i(Z²) + Z·x_{i+k/2}(Z²) as row i. Two matrices
+    /// come side by side when weights put the rows of one into the first halves and those of the other into the second:
+    /// no key is needed, and later products treat them as one.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] unless there are whole ciphertexts of at least two rows.
+    pub fn interleaved(&self) -> Result<Self, Error> {
+        let (rank, columns) = (self.rank(), self.columns);
+        if rank == 1 || !self.rows.is_multiple_of(rank) {
+            let need = (self.rows.next_multiple_of(rank.max(2)), columns);
+            return Err(Error::Shape { have: self.shape(), need });
+        }
+        Ok(Self { rows: self.rows / 2, columns: 2 * columns, log_rank: self.log_rank - 1 })
+    }
+
     /// The same columns with other rows.
     ///
     /// # Errors
@@ -134,6 +172,14 @@ impl Entries {
         Ok(Self { layout, scale, bound: self.bound.max(below.bound), noise: self.noise.max(below.noise) })
     }
 
+    /// Those of the same ciphertexts as [`Layout::interleaved`].
+    ///
+    /// # Errors
+    /// [`Error::Shape`].
+    pub fn interleaved(&self) -> Result<Self, Error> {
+        Ok(Self { layout: self.layout.interleaved()?, ..*self })
+    }
+
     /// Those of a sum.
     ///
     /// # Errors
@@ -143,12 +189,14 @@ impl Entries {
             return Err(Error::Shape { have: other.layout.shape(), need: self.layout.shape() });
         }
         let scale = self.same_scale(other)?;
-        let noise = libm::hypot(self.noise, other.noise);
+        // What an integer factor left of a difference counts as an error of the other.
+        let misfit = other.bound * (other.scale - scale).abs();
+        let noise = libm::hypot(libm::hypot(self.noise, other.noise), misfit);
         Ok(Self { layout: self.layout, scale, bound: self.bound + other.bound, noise })
     }
 
     /// The scale, when the other's is the same up to what an integer factor leaves.
-    fn same_scale(&self, other: &Self) -> Result<f64, Error> {
+    pub(super) fn same_scale(&self, other: &Self) -> Result<f64, Error> {
         if (other.scale / self.scale - 1.0).abs() < SCALE_TOLERANCE {
             return Ok(self.scale);
         }
@@ -161,8 +209,8 @@ impl Entries {
     }
 }
 
-/// Scales this close are the same: entries differ by less than what a product leaves of them.
-const SCALE_TOLERANCE: f64 = 1.0 / (1 << 20) as f64;
+/// Scales this close may be added: what is left of the difference is an error as small.
+const SCALE_TOLERANCE: f64 = 1.0 / (1 << 16) as f64;
 
 /// An encrypted matrix: its ciphertexts, at one level, in storage of the caller's.
 #[derive(Clone, Debug)]

@@ -4,7 +4,7 @@ use super::{EncryptedMatrix, Entries, Error, PlainMatrix};
 use crate::accel::{Accelerator, KeyRow, Limbs, MAX_DIGITS, Polynomial, RowSums, digits};
 use crate::ckks::server::Evaluator;
 use crate::ckks::{self, Ciphertext, KeyId, KeyRequests, KeySource, SwitchingKey};
-use crate::ring::{Basis, MAX_LIMBS, sampling};
+use crate::ring::{Basis, MAX_LIMBS};
 
 /// Most ciphertexts of one operand: 4096 rows of a full batch.
 const MAX_OPERANDS: usize = 4096;
@@ -163,8 +163,7 @@ impl<'a, A: Accelerator, K: KeySource<A> + ?Sized> SmallRing<'a, A, K> {
         // Weights are rounded to integers; the rescaling rounds mask and body; the switches add theirs.
         let weights = x.scale * lift * x.bound * libm::sqrt(w.shape().1 as f64 / 12.0) / q;
         let rounding = libm::sqrt((2.0 * n / 3.0 + 1.0) / 12.0);
-        let digits = parameters.digits(level - 1) as f64;
-        let switches = sampling::ERROR_DEVIATION * libm::sqrt(n * rank * digits / 12.0);
+        let switches = self.switch_noise(level - 1) * libm::sqrt(rank);
         let noise = [product.noise / q, weights, rounding, switches].map(|e| e * e).iter().sum::<f64>();
         let result = Entries { scale: product.scale / q, noise: libm::sqrt(noise), ..product };
         result.check(parameters, level - 1)?;

@@ -5,8 +5,10 @@
 //! has v_i·y as row i. Products are summed up before they pay for one key switch.
 
 use super::{EncryptedMatrix, Entries, Error, Layout, SmallRing};
-use crate::accel::Accelerator;
+use crate::accel::{Accelerator, digits};
 use crate::ckks::{self, Ciphertext, KeyId, KeyRequests, KeySource, Parameters};
+use crate::ring::Basis;
+use crate::ring::sampling::ERROR_DEVIATION;
 
 /// What a vector is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,6 +30,15 @@ impl core::fmt::Display for Side {
 }
 
 impl Side {
+    /// The other one.
+    #[must_use]
+    pub fn other(self) -> Self {
+        match self {
+            Self::Gather => Self::Scatter,
+            Self::Scatter => Self::Gather,
+        }
+    }
+
     /// Where the scalar of `row` lies: its ciphertext, its coefficient, and whether it is negated there.
     pub fn position(self, degree: usize, layout: &Layout, row: usize) -> (usize, usize, bool) {
         let (ciphertext, at) = layout.position(row, 0);
@@ -46,7 +57,8 @@ pub struct EncryptedVector<S> {
 }
 
 impl<S> EncryptedVector<S> {
-    /// From its ciphertexts; the layout of `entries` is that of the matrix it multiplies.
+    /// From its ciphertexts; the layout of `entries` has the rows of the matrix it multiplies, whatever its columns,
+    /// and `noise` is that of all coefficients, of use or not.
     ///
     /// # Errors
     /// [`Error::Room`] when there are not as many as the layout says.
@@ -56,6 +68,27 @@ impl<S> EncryptedVector<S> {
     {
         let (have, need) = (ciphertexts.as_ref().len(), entries.layout.ciphertexts());
         if have == need { Ok(Self { side, entries, ciphertexts }) } else { Err(Error::Room { have, need }) }
+    }
+
+    /// A matrix of one column, for [`Side::Scatter`]: where its entries lie is where scalars do, so that this is no work.
+    /// [`SmallRing::turn`] makes it one for the other side.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] for more columns.
+    pub fn from_column<A: Accelerator>(x: EncryptedMatrix<S>) -> Result<Self, Error>
+    where
+        S: AsRef<[Ciphertext<A>]>,
+    {
+        let (entries, layout) = (*x.entries(), x.entries().layout);
+        if layout.columns() != 1 {
+            return Err(Error::Shape { have: layout.shape(), need: (layout.rows(), 1) });
+        }
+        Self::new(Side::Scatter, entries, x.into_ciphertexts())
+    }
+
+    /// What it is for.
+    pub fn side(&self) -> Side {
+        self.side
     }
 
     /// Layout, scale, bound and noise.
@@ -75,8 +108,9 @@ impl<S> EncryptedVector<S> {
         if self.side != side {
             return Err(Error::Side { have: self.side, need: side });
         }
-        if self.entries.layout != *layout {
-            return Err(Error::Shape { have: self.entries.layout.shape(), need: layout.shape() });
+        let own = self.entries.layout;
+        if (own.rows(), own.rank()) != (layout.rows(), layout.rank()) {
+            return Err(Error::Shape { have: own.shape(), need: layout.shape() });
         }
         Ok(self.ciphertexts.as_ref())
     }
@@ -89,7 +123,12 @@ pub struct EncryptedRow<A: Accelerator> {
 }
 
 impl<A: Accelerator> EncryptedVector<[Ciphertext<A>; 1]> {
-    pub(super) fn only(&mut self) -> &mut Ciphertext<A> {
+    pub(super) fn only(&self, side: Side, layout: &Layout) -> Result<&Ciphertext<A>, Error> {
+        self.check(side, layout)?;
+        Ok(&self.ciphertexts[0])
+    }
+
+    pub(super) fn only_mut(&mut self) -> &mut Ciphertext<A> {
         let [ciphertext] = &mut self.ciphertexts;
         ciphertext
     }
@@ -151,10 +190,12 @@ impl<A: Accelerator, K: KeySource<A> + ?Sized> SmallRing<'_, A, K> {
         let layout = x.entries().layout;
         let pairs = v.check(Side::Gather, &layout)?.iter().zip(x.ciphertexts().as_ref());
         let (sum, level) = self.sum_of_products(pairs)?;
-        let rows = layout.rows() as f64;
-        let entries = self.predict_product(&v.entries, x.entries(), level, rows, bound)?;
+        let (rows, columns) = (layout.rows() as f64, layout.columns() as f64);
+        let entries = self.predict_product(&v.entries, x.entries(), level, [rows * columns, rows], bound)?;
         let ciphertext = self.first_row(sum, layout.log_rank())?;
-        Ok(EncryptedRow { entries: Entries { layout: layout.with_rows(1)?, ..entries }, ciphertext })
+        // Of the switches of the projection the first is doubled most often.
+        let noise = libm::hypot(entries.noise, self.switch_noise(level - 1) * layout.rank() as f64);
+        Ok(EncryptedRow { entries: Entries { layout: layout.with_rows(1)?, noise, ..entries }, ciphertext })
     }
 
     /// Σ_r v_r ⊗ y_r: row i is Σ_r (v_r)_i·y_r, one level below and within `bound`. `out` has a place for every ciphertext.
@@ -168,17 +209,19 @@ impl<A: Accelerator, K: KeySource<A> + ?Sized> SmallRing<'_, A, K> {
         out: &mut [Option<Ciphertext<A>>],
     ) -> Result<Entries, Error> {
         let (first, row) = terms.first().ok_or(Error::Room { have: 0, need: 1 })?;
-        let layout = first.entries.layout;
-        if row.entries.layout != layout.with_rows(1)? {
-            return Err(Error::Shape { have: row.entries.layout.shape(), need: (1, layout.columns()) });
-        }
+        let layout = row.entries.layout.with_rows(first.entries.layout.rows())?;
         let (have, need) = (out.len(), layout.ciphertexts());
         let out = out.get_mut(..need).ok_or(Error::Room { have, need })?;
-        for (vector, _) in terms {
+        for (vector, other) in terms {
             vector.check(Side::Scatter, &layout)?;
+            if other.entries.layout != row.entries.layout {
+                return Err(Error::Shape { have: other.entries.layout.shape(), need: (1, layout.columns()) });
+            }
         }
         let level = row.ciphertext.level();
-        let entries = self.predict_product(&first.entries, &row.entries, level, terms.len() as f64, bound)?;
+        let (count, columns) = (terms.len() as f64, layout.columns() as f64);
+        let meets = [count * columns, count];
+        let entries = self.predict_product(&first.entries, &row.entries, level, meets, bound)?;
         self.evaluator().accelerator().for_each(out, |c, out| -> Result<(), Error> {
             let pairs = terms.iter().map(|(v, y)| (&v.ciphertexts.as_ref()[c], &y.ciphertext));
             *out = Some(self.sum_of_products(pairs)?.0);
@@ -208,13 +251,36 @@ impl<A: Accelerator, K: KeySource<A> + ?Sized> SmallRing<'_, A, K> {
         // y(1/Y): the products of equal powers meet at Y⁰.
         let turned = ev.conjugate(&y.ciphertext)?;
         let level = turned.level();
-        let entries = self.predict_product(x.entries(), &y.entries, level, layout.columns() as f64, bound)?;
+        let columns = layout.columns() as f64;
+        let entries = self.predict_product(x.entries(), &y.entries, level, [columns; 2], bound)?;
         let ciphertexts = x.ciphertexts().as_ref();
         ev.accelerator().for_each(out, |c, out| -> Result<(), Error> {
             *out = Some(self.sum_of_products([(&ciphertexts[c], &turned)].into_iter())?.0);
             Ok(())
         })?;
         Ok(entries)
+    }
+
+    /// The ciphertexts of the same vector for the [`Side::other`] side, by X → 1/X: a key switch for each, and a place for
+    /// each in `out`.
+    ///
+    /// # Errors
+    /// [`Error::Room`]; [`ckks::Error::MissingKey`].
+    pub fn turn<V: AsRef<[Ciphertext<A>]> + Sync>(
+        &self,
+        v: &EncryptedVector<V>,
+        out: &mut [Option<Ciphertext<A>>],
+    ) -> Result<Entries, Error> {
+        let (ev, ciphertexts) = (self.evaluator(), v.ciphertexts.as_ref());
+        if out.len() != ciphertexts.len() {
+            return Err(Error::Room { have: out.len(), need: ciphertexts.len() });
+        }
+        ev.accelerator().for_each(out, |c, out| -> Result<(), Error> {
+            *out = Some(ev.conjugate(&ciphertexts[c])?);
+            Ok(())
+        })?;
+        let level = ciphertexts.iter().map(Ciphertext::level).max().unwrap_or(0);
+        Ok(Entries { noise: libm::hypot(v.entries.noise, self.switch_noise(level)), ..v.entries })
     }
 
     /// Σ x·y, relinearised and rescaled once, and the level of the operands.
@@ -245,31 +311,42 @@ impl<A: Accelerator, K: KeySource<A> + ?Sized> SmallRing<'_, A, K> {
         Ok(x)
     }
 
-    /// Standard deviation of what a key switch at `level` adds.
+    /// Standard deviation of what a key switch at `level` adds: the errors of the key times the digits, over P, and
+    /// the rounding of that division.
     pub(super) fn switch_noise(&self, level: usize) -> f64 {
         let parameters = self.evaluator().parameters();
-        let digits = parameters.digits(level) as f64;
-        crate::ring::sampling::ERROR_DEVIATION * libm::sqrt(parameters.degree() as f64 * digits / 12.0)
+        let n = parameters.degree() as f64;
+        let product = |basis| parameters.chain().of(basis).map(|m| m.value() as f64).product::<f64>();
+        let special = product(Basis::new(0, 0, parameters.chain().special()));
+        let squares =
+            digits(Basis::level(level), parameters.digit_size()).map(|digit| product(digit) / special);
+        let squares: f64 = squares.map(|ratio| ratio * ratio).sum();
+        libm::sqrt(ERROR_DEVIATION * ERROR_DEVIATION * n * squares / 12.0 + n / 18.0)
     }
 
-    /// Scale, bound and noise of a sum of `terms` products of entries at `level`.
+    /// Scale, bound and noise of a sum of products of entries at `level`, rescaled: `meets` is how many entries of y
+    /// meet the noise of x in a coefficient of the sum, and how many of x that of y.
     pub(super) fn predict_product(
         &self,
         x: &Entries,
         y: &Entries,
         level: usize,
-        terms: f64,
+        meets: [f64; 2],
         bound: f64,
     ) -> Result<Entries, Error> {
         let parameters = self.evaluator().parameters();
+        if level == 0 {
+            return Err(ckks::Error::LevelsExhausted { have: 0, need: 1 }.into());
+        }
         let q = parameters.chain().moduli()[level].value() as f64;
-        let noise = libm::hypot(x.noise * y.scale * y.bound, y.noise * x.scale * x.bound) * libm::sqrt(terms);
+        let noise = libm::hypot(
+            x.noise * y.scale * y.bound * libm::sqrt(meets[0]),
+            y.noise * x.scale * x.bound * libm::sqrt(meets[1]),
+        );
         let product = Entries { scale: x.scale * y.scale, bound, noise, ..*x };
         product.check(parameters, level)?;
-        // The rescaling, and the switches of the projection, the first of which is doubled most often.
-        let n = parameters.degree() as f64;
-        let own = self.switch_noise(level - 1) * x.layout.rank() as f64 + libm::sqrt(n / 18.0);
-        let result = Entries { scale: product.scale / q, noise: libm::hypot(noise / q, own), ..product };
+        let rounding = libm::sqrt(parameters.degree() as f64 / 18.0);
+        let result = Entries { scale: product.scale / q, noise: libm::hypot(noise / q, rounding), ..product };
         result.check(parameters, level - 1)?;
         Ok(result)
     }
@@ -277,6 +354,9 @@ impl<A: Accelerator, K: KeySource<A> + ?Sized> SmallRing<'_, A, K> {
 
 /// X → X^(N/2^s + 1), s below `log_rank`: each keeps the exponents that are multiples of 2^(s+1), and turns the sign
 /// of the other multiples of 2^s.
-pub(super) fn projections(degree: usize, log_rank: u32) -> impl Iterator<Item = usize> {
-    (0..log_rank).map(move |s| (degree >> s) + 1)
+pub(super) fn projections(
+    degree: usize,
+    log_rank: u32,
+) -> impl DoubleEndedIterator<Item = usize> + ExactSizeIterator {
+    (0..log_rank as usize).map(move |s| (degree >> s) + 1)
 }

@@ -4,7 +4,7 @@
 //! Softmax gives the same, divided by the sums of the scores over unmasked keys: with M the mask repeated for every
 //! feature, (S·V) ⊘ (S·M). Nothing is subtracted from its scores: they stay in a calibrated interval instead.
 
-use super::forward::{Keep, Outcome, Record};
+use super::forward::{Keep, LayerTape, Outcome, Record};
 use super::{Config, Executor, Kernel, Projection, Site, Targets, TrainingExecutor};
 
 /// What attention leaves behind.
@@ -60,8 +60,7 @@ pub(super) fn attention_backward<E: TrainingExecutor>(
     config: &Config,
     ex: &mut E,
     layer: usize,
-    tape: &AttentionTape<Record, E::Tensor>,
-    mixed: &E::Tensor,
+    LayerTape { attention: tape, mixed, .. }: &LayerTape<Record, E::Tensor>,
     d_mixed: E::Tensor,
     mask: &E::Tensor,
     wanted: Targets,

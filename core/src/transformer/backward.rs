@@ -25,7 +25,8 @@ pub fn loss_gradient<E: TrainingExecutor>(
 }
 
 /// exp(y − mean(y)) over its sum. Centring the logits does for polynomials what subtracting the largest does for floating
-/// point, and is linear: with c classes, sums are at least c and exponents spread evenly about 0.
+/// point, and is linear; the sums are never below the number of classes. Within ±1, exponentials are held as multiples of the
+/// largest that the interval of [`Site::LossExp`] allows, inverses as multiples of one over the smallest sum.
 fn softmax<E: TrainingExecutor>(ex: &mut E, logits: &E::Tensor) -> Result<E::Tensor, E::Error> {
     let centred = ex.centre(logits)?;
     let exponentials = ex.apply(&centred, Site::LossExp)?;
@@ -134,9 +135,7 @@ impl<E: TrainingExecutor> Backward<'_, E> {
             key: wanted(Projection::Key),
             value: wanted(Projection::Value),
         };
-        let (attention, mixed) = (&tape.attention, &tape.mixed);
-        let d =
-            attention_backward(self.config, self.ex, layer, attention, mixed, d_mixed, self.mask, wanted)?;
+        let d = attention_backward(self.config, self.ex, layer, tape, d_mixed, self.mask, wanted)?;
         let x = tape.normed.as_ref().unwrap_or(&tape.input);
         let x_query = tape.first.as_ref().unwrap_or(x);
         let [lora_query, lora_key, lora_value] = &tape.lora;

@@ -12,7 +12,7 @@
 //! * m̂ and v̂ are kept instead of m and v. They are running means, m̂ₜ = a·m̂ₜ₋₁ + (1−a)·g with a = β·(1−βᵗ⁻¹)/(1−βᵗ), which is
 //!   0 at the first step. v would start at a thousandth of g² and be multiplied by a thousand when it is used.
 //! * gradients come in a `unit` U of the executor's choice: a mean gradient is U times what the executor holds. With U at
-//!   least the largest gradient seen in calibration, |g|, |m̂| ≤ 1 and 0 ≤ v̂ ≤ 1.
+//!   least the largest gradient seen in calibration (the model's bound at [`Site::Optimizer`]), |g|, |m̂| ≤ 1 and 0 ≤ v̂ ≤ 1.
 //! * lr·m̂/√(v̂ + ε) = (lr/√ε)·m̂·r, with r = 1/√(1 + v̂/ε) in (0, 1]. The interval of [`Site::Optimizer`] starts at 1 whatever ε
 //!   and U are, and ends at 1 + v̂/ε for the largest v̂ seen: it is ε, not v̂, that the range is measured in.
 //!

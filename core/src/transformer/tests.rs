@@ -4,6 +4,8 @@ use super::*;
 use std::collections::HashSet;
 use std::vec::Vec;
 
+mod trace;
+
 fn config() -> Config {
     Config {
         layers: 2,
@@ -53,8 +55,24 @@ fn sites_have_their_own_entries() {
         let indices: HashSet<usize> = sites.iter().map(|s| s.index(&config)).collect();
         assert_eq!(indices.len(), sites.len());
         assert!(indices.iter().all(|&i| i < Site::count(&config)));
-        assert_eq!(sites.len(), Site::count(&config) - usize::from(!first_norm));
+        assert_eq!(sites.len(), 4 * config.layers + 2 - usize::from(!first_norm));
     }
+}
+
+#[test]
+fn tables_from_before_training_keep_their_places() {
+    let config = config();
+    let inference: Vec<usize> = Site::all(&config).map(|s| s.index(&config)).collect();
+    assert_eq!(inference, (0..10).collect::<Vec<_>>());
+    let training: Vec<Site> = Site::training(&config).collect();
+    assert_eq!(training, [Site::LossExp, Site::LossInverse, Site::Optimizer]);
+    assert!(training.iter().all(|s| s.is_training()) && !Site::all(&config).any(Site::is_training));
+    let squared = Config { loss: Loss::SquaredError, kernel: Kernel::Softmax, ..config };
+    assert!(Site::training(&squared).eq([Site::Optimizer]));
+    let sites: Vec<Site> = Site::all(&squared).chain(Site::training(&config)).collect();
+    let indices: HashSet<usize> = sites.iter().map(|s| s.index(&squared)).collect();
+    assert_eq!((sites.len(), indices.len()), (Site::count(&squared), Site::count(&squared)));
+    assert!(indices.iter().all(|&i| i < Site::count(&squared)));
 }
 
 #[test]
@@ -66,8 +84,40 @@ fn a_model_has_the_parameters_its_sizes_ask_for() {
     assert_eq!(count(&config()), expected);
     let lean = Config { first_norm: false, embedding_affine: false, head_rank: 0, lora_rank: 0, ..config() };
     assert_eq!(count(&lean), expected - 4 * d - 2 * 3 * 4 * d - d * 3 - 3 * 5 + d * 5);
+    let targets = Targets { query: false, key: true, value: true };
+    assert_eq!(count(&Config { lora_targets: targets, ..config() }), expected - 2 * 4 * d);
     let all: Vec<Parameter> = Parameter::all(&config()).collect();
     assert_eq!(all.iter().collect::<HashSet<_>>().len(), all.len());
+}
+
+#[test]
+fn constants_that_make_no_step_are_refused() {
+    let good = AdamWHe::paper(4e-3, 8e-3);
+    assert_eq!(good.validate(), Ok(()));
+    let cases = [
+        (AdamWHe { learning_rate: -1.0, ..good }, OptimizerError::LearningRate(-1.0)),
+        (AdamWHe { beta1: 1.0, ..good }, OptimizerError::Beta(1.0)),
+        (AdamWHe { beta2: -0.5, ..good }, OptimizerError::Beta(-0.5)),
+        (AdamWHe { epsilon: 0.0, ..good }, OptimizerError::Epsilon(0.0)),
+        (AdamWHe { weight_decay: f64::INFINITY, ..good }, OptimizerError::WeightDecay(f64::INFINITY)),
+    ];
+    for (bad, error) in cases {
+        assert_eq!(bad.validate(), Err(error));
+    }
+}
+
+#[test]
+fn steps_count_from_one() {
+    let constants = AdamWHe::paper(4e-3, 1e-2);
+    let first = constants.step(1, 10, 0.5);
+    assert_eq!((first.first, first.second), (0.0, 0.0));
+    assert!((first.rate - 4e-3 * 0.5 / 0.1).abs() < 1e-15 && (first.curvature - 25.0).abs() < 1e-12);
+    assert!((first.keep - (1.0 - 4e-5)).abs() < 1e-15);
+    // (β − β²)/(1 − β²) = β/(1 + β), and half way the cosine has halved the rate.
+    let second = constants.step(2, 10, 0.5);
+    assert!((second.first - 0.9 / 1.9).abs() < 1e-12 && (second.second - 0.999 / 1.999).abs() < 1e-9);
+    assert!((constants.step(6, 10, 0.5).rate - 0.5 * first.rate).abs() < 1e-15);
+    assert_eq!(constants.step(0, 0, 0.5), constants.step(1, 1, 0.5));
 }
 
 #[test]

@@ -115,6 +115,10 @@ impl slots::Model for LoadedModel {
     fn approximation(&self, site: Site) -> Option<Approximation<'_>> {
         self.model.approximations.get(site)
     }
+
+    fn gradient_bound(&self, site: Site) -> Option<f64> {
+        self.model.approximations.gradient_bound(site)
+    }
 }
 
 /// A sentence, as text and as tokens.

@@ -30,6 +30,19 @@ pub struct Recipe<'a> {
     pub noise: Option<Noise>,
 }
 
+/// What fine-tuning starts from: a pre-trained encoder, with fresh LoRA factors (B = 0, so that they change nothing yet) and a
+/// fresh head. Parameters that `pretrained` has in another shape, or not at all, are fresh too.
+pub fn begin<F: Scalar>(pretrained: &Parameters<F>, config: &Config, seed: u64) -> Parameters<F> {
+    let mut parameters = Parameters::random(config, seed);
+    for (parameter, range) in parameters.layout().to_vec() {
+        let weights = pretrained.get(parameter);
+        if !Trainable::Adapters.includes(parameter) && weights.len() == range.len() {
+            parameters.values_mut()[range].copy_from_slice(weights);
+        }
+    }
+    parameters
+}
+
 /// A fine-tuning run.
 pub struct FineTuner<'a, F> {
     config: &'a Config,
@@ -63,7 +76,7 @@ impl<'a, F: Scalar> FineTuner<'a, F> {
         &self.moments
     }
 
-    /// The arguments seen at every site, those of training included.
+    /// The arguments and gradients seen at every site, those of training included.
     pub fn ranges(&self) -> &Ranges {
         &self.ranges
     }
@@ -77,6 +90,10 @@ impl<'a, F: Scalar> FineTuner<'a, F> {
         self.done += 1;
         // The executor holds sums over the batch: a mean gradient is this many of its units.
         let unit = 1.0 / batch.len() as f64;
+        for (parameter, _) in &self.moments {
+            let mean: Vec<f64> = sum.get(*parameter).iter().map(|g| g.to_f64() * unit).collect();
+            self.ranges.note_gradients(Site::Optimizer, &mean);
+        }
         let step = self.recipe.optimizer.step(self.done, self.recipe.steps, unit);
         let noise = self.recipe.noise.map(|noise| NoiseSource::new(noise, self.stream(CHUNKS)));
         let mut ex = PlainOptimizer { functions: self.recipe.functions, ranges: &mut self.ranges, noise };

@@ -246,6 +246,7 @@ impl<F: Scalar> TrainingExecutor for Trainer<'_, F> {
         d_scores: &Tensor<F>,
         layer: usize,
     ) -> Result<Tensor<F>, PlainError> {
+        self.executor.ranges.note_gradients(Site::Kernel(layer), d_scores.data());
         let mut exponents = self.multiply(scores, d_scores)?;
         if self.penalties.weight > 0.0 {
             for (z, s) in exponents.data_mut().iter_mut().zip(scores.data()) {
@@ -263,6 +264,9 @@ impl<F: Scalar> TrainingExecutor for Trainer<'_, F> {
         norm: Norm,
     ) -> Result<Tensor<F>, PlainError> {
         same_shape("layer_norm_backward", x, dy)?;
+        if let Some(site) = norm.site() {
+            self.executor.ranges.note_gradients(site, dy.data());
+        }
         let (normalised, factors) = self.executor.normalise(x, norm)?;
         let width = x.columns() as f64;
         let gain = self.executor.parameters.get(Parameter::Gain(norm));
@@ -306,6 +310,7 @@ impl<F: Scalar> TrainingExecutor for Trainer<'_, F> {
             let (left, right) = (hidden.shape(), d_gated.shape());
             return Err(PlainError::Shape { operation: "gate_backward", left, right });
         }
+        self.executor.ranges.note_gradients(site, d_gated.data());
         let mut d_hidden = hidden.clone();
         for i in 0..hidden.rows() {
             let (a, b) = d_hidden.row_mut(i).split_at_mut(half);
@@ -327,6 +332,7 @@ impl<F: Scalar> TrainingExecutor for Trainer<'_, F> {
     ) -> Result<Tensor<F>, PlainError> {
         same_shape("tanh_backward", x, y)?;
         same_shape("tanh_backward", y, dy)?;
+        self.executor.ranges.note_gradients(Site::Tanh, dy.data());
         let one = F::from_f64(1.0);
         let mut dx = y.zip(dy, |y, dy| dy * (one - y * y));
         for (d, x) in dx.data_mut().iter_mut().zip(x.data()) {

@@ -226,6 +226,8 @@ struct ApproximationFile {
     levels: u32,
     worst_error: f64,
     mean_error: f64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    gradient_bound: Option<f64>,
     chebyshev_coefficients: Vec<f64>,
 }
 
@@ -334,6 +336,7 @@ fn approximation_file(table: &Approximations, site: Site) -> Option<Approximatio
         levels: polynomial.depth(),
         worst_error: error.worst,
         mean_error: error.mean,
+        gradient_bound: table.gradient_bound(site),
         chebyshev_coefficients: entry.coefficients.clone(),
     })
 }
@@ -360,6 +363,9 @@ fn read_approximations(config: &Config, files: &[ApproximationFile]) -> Result<A
             observed: (file.observed[0], file.observed[1]),
         };
         table.insert(site, entry).map_err(bad)?;
+        if let Some(bound) = file.gradient_bound {
+            table.bound_gradient(site, bound).map_err(bad)?;
+        }
     }
     Ok(table)
 }

@@ -4,6 +4,7 @@ use rayon::prelude::*;
 use veilformer::transformer::{Config, Executor, Norm, Parameter, forward, position};
 
 use crate::executor::{Functions, PlainError, PlainExecutor};
+use crate::noise::Noise;
 use crate::parameters::Parameters;
 use crate::scalar::Scalar;
 use crate::sites::Ranges;
@@ -90,10 +91,25 @@ pub fn observe<F: Scalar>(
     data: &[Example],
     functions: Functions<'_>,
 ) -> Result<Observation, PlainError> {
+    observe_with_noise(config, parameters, data, functions, None)
+}
+
+/// The same with the noise of an encrypted run, where there is any.
+pub fn observe_with_noise<F: Scalar>(
+    config: &Config,
+    parameters: &Parameters<F>,
+    data: &[Example],
+    functions: Functions<'_>,
+    noise: Option<Noise>,
+) -> Result<Observation, PlainError> {
     let pieces: Vec<Observation> = data
         .par_chunks(data.len().div_ceil(CHUNKS).max(1))
-        .map(|piece| {
+        .enumerate()
+        .map(|(stream, piece)| {
             let mut executor = PlainExecutor::new(config, parameters, functions);
+            if let Some(noise) = noise {
+                executor = executor.with_noise(noise, stream as u64);
+            }
             let mut logits = Vec::with_capacity(piece.len());
             for example in piece {
                 let input = embed(&mut executor, config, parameters, &example.sequence.tokens)?;

@@ -4,18 +4,22 @@ use veilformer::approx::{ApproxError, Approximation, Interval, fit as chebyshev_
 use veilformer::transformer::{Config, Kernel, Site};
 
 use crate::remez::relu_minimax;
+use crate::scalar::Scalar;
 
-/// Smallest and largest argument seen at every site.
+/// Smallest and largest argument seen at every site, and the largest gradient that came back to it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Ranges {
     config: Config,
     seen: Vec<(f64, f64)>,
+    gradients: Vec<f64>,
 }
 
 impl Ranges {
     /// Nothing seen yet.
     pub fn new(config: &Config) -> Self {
-        Self { config: *config, seen: vec![(f64::INFINITY, f64::NEG_INFINITY); Site::count(config)] }
+        let count = Site::count(config);
+        let (seen, gradients) = (vec![(f64::INFINITY, f64::NEG_INFINITY); count], vec![0.0; count]);
+        Self { config: *config, seen, gradients }
     }
 
     /// Notes an argument.
@@ -25,11 +29,24 @@ impl Ranges {
         *high = high.max(argument);
     }
 
+    /// Notes gradients of the loss by what a site's function returned (by the gate's product, a norm's output, all scores);
+    /// at [`Site::Optimizer`], those by the weights, averaged over a batch.
+    pub fn note_gradients<F: Scalar>(&mut self, site: Site, gradients: &[F]) {
+        let largest = &mut self.gradients[site.index(&self.config)];
+        *largest = gradients.iter().fold(*largest, |m, g| m.max(g.to_f64().abs()));
+    }
+
+    /// The largest |gradient| seen; 0 where there was none.
+    pub fn gradient(&self, site: Site) -> f64 {
+        self.gradients[site.index(&self.config)]
+    }
+
     /// Adds what another run saw.
     pub fn merge(&mut self, other: &Self) {
         for (a, b) in self.seen.iter_mut().zip(&other.seen) {
             *a = (a.0.min(b.0), a.1.max(b.1));
         }
+        self.gradients.iter_mut().zip(&other.gradients).for_each(|(a, &b)| *a = a.max(b));
     }
 
     /// (smallest, largest) argument seen; an empty range is (∞, −∞).
@@ -78,12 +95,14 @@ pub struct Entry {
 pub struct Approximations {
     config: Config,
     entries: Vec<Option<Entry>>,
+    gradients: Vec<Option<f64>>,
 }
 
 impl Approximations {
     /// An empty table.
     pub fn new(config: &Config) -> Self {
-        Self { config: *config, entries: vec![None; Site::count(config)] }
+        let count = Site::count(config);
+        Self { config: *config, entries: vec![None; count], gradients: vec![None; count] }
     }
 
     /// Stores a site's polynomial, after checking that it is usable.
@@ -91,6 +110,21 @@ impl Approximations {
         Approximation::new(site.function(), entry.interval, entry.squarings, &entry.coefficients)?;
         self.entries[site.index(&self.config)] = Some(entry);
         Ok(())
+    }
+
+    /// Bounds the gradients that come back to a site: what an encrypted backward pass scales them by.
+    ///
+    /// # Errors
+    /// [`ApproxError::Interval`] unless the bound is positive and finite.
+    pub fn bound_gradient(&mut self, site: Site, bound: f64) -> Result<(), ApproxError> {
+        Interval::new(-bound, bound)?;
+        self.gradients[site.index(&self.config)] = Some(bound);
+        Ok(())
+    }
+
+    /// The bound on gradients that come back to a site, if the table was made for training.
+    pub fn gradient_bound(&self, site: Site) -> Option<f64> {
+        self.gradients.get(site.index(&self.config)).copied().flatten()
     }
 
     /// A site's polynomial.
@@ -115,7 +149,8 @@ impl Approximations {
         Ok(table)
     }
 
-    /// The same for some sites, and so for those of [`Site::training`], once ranges of a training run are known.
+    /// The same for some sites, and so for those of [`Site::training`], once ranges of a training run are known. Bounds on
+    /// gradients, where any were seen, are widened by the same margin.
     pub fn fit(
         &mut self,
         sites: impl IntoIterator<Item = Site>,
@@ -133,6 +168,9 @@ impl Approximations {
                     .map(drop)?,
             }
             self.insert(site, Entry { interval, squarings: budget.squarings, coefficients, observed })?;
+            if ranges.gradient(site) > 0.0 {
+                self.bound_gradient(site, budget.margin * ranges.gradient(site))?;
+            }
         }
         Ok(())
     }
@@ -140,16 +178,15 @@ impl Approximations {
 
 /// The interval of a site. Positive arguments of 1/√x and 1/x get the factor at both ends; the Gaussian kernel's exponent
 /// at its far end (it ends at 0); the gate and tanh symmetrically (so that odd and even parts stay odd and even); other
-/// exponents both ways from their middle. The optimizer's argument, 1 + v̂/ε, reaches down to 1 sooner or later, and to a
-/// little below with noise.
+/// exponents both ways from their middle. Two lower ends are known and reached sooner or later, or missed by a little with
+/// noise: 1 of the optimizer's 1 + v̂/ε, and c of the sum of exponentials of c centred logits.
 fn widen(config: &Config, site: Site, (low, high): (f64, f64), margin: f64) -> Result<Interval, ApproxError> {
     let reach = margin * high.abs().max(low.abs());
     match site {
-        Site::FirstNorm(_)
-        | Site::SecondNorm(_)
-        | Site::FinalNorm
-        | Site::Normaliser(_)
-        | Site::LossInverse => Interval::new(low / margin, high * margin),
+        Site::FirstNorm(_) | Site::SecondNorm(_) | Site::FinalNorm | Site::Normaliser(_) => {
+            Interval::new(low / margin, high * margin)
+        }
+        Site::LossInverse => Interval::new(0.95 * config.classes as f64, high * margin),
         Site::Kernel(_) if config.kernel == Kernel::Gaussian => Interval::new(margin * low, 0.0),
         Site::Kernel(_) | Site::LossExp => {
             let (middle, half) = (0.5 * (low + high), 0.5 * margin * (high - low));

@@ -22,6 +22,10 @@ impl slots::Model for Model {
     fn approximation(&self, site: Site) -> Option<Approximation<'_>> {
         self.approximations.get(site)
     }
+
+    fn gradient_bound(&self, site: Site) -> Option<f64> {
+        self.approximations.gradient_bound(site)
+    }
 }
 
 /// Sizes, weights and polynomials in f64, without a tokenizer.
@@ -47,6 +51,10 @@ impl slots::Model for Weights<'_> {
 
     fn approximation(&self, site: Site) -> Option<Approximation<'_>> {
         self.approximations.get(site)
+    }
+
+    fn gradient_bound(&self, site: Site) -> Option<f64> {
+        self.approximations.gradient_bound(site)
     }
 }
 

@@ -43,4 +43,11 @@ pub trait Model: Sync {
 
     /// The approximation at a site.
     fn approximation(&self, site: Site) -> Option<Approximation<'_>>;
+
+    /// The largest |gradient| of one sentence's loss by what the function at a site leads to (a norm's output, the gate's
+    /// product, all scores, tanh), and at [`Site::Optimizer`] by a weight, averaged over a batch; with calibration's
+    /// margin. `None` where the model is not calibrated for training.
+    fn gradient_bound(&self, _site: Site) -> Option<f64> {
+        None
+    }
 }

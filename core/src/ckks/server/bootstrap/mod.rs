@@ -117,9 +117,16 @@ impl<'a, A: Accelerator, K: KeySource<A> + ?Sized> Bootstrap<'a, A, K> {
     /// # Errors
     /// As there.
     pub fn refresh_real(&self, x: &Ciphertext<A>) -> Result<Ciphertext<A>, Error> {
-        let raised = self.raise(&self.slot_to_coeff(x)?)?;
+        self.refresh_lower_coefficients(&self.slot_to_coeff(x)?)
+    }
+
+    /// As [`Bootstrap::refresh_coefficients`] where coefficients N/2 and above are zero: half of EvalMod is saved.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn refresh_lower_coefficients(&self, x: &Ciphertext<A>) -> Result<Ciphertext<A>, Error> {
         let ev = &self.evaluator;
-        let mut sum = self.last_stage(raised)?;
+        let mut sum = self.last_stage(self.raise(x)?)?;
         let copy = sum.duplicate(ev.accelerator)?;
         ev.automorphism_extended_add(&mut sum, copy, self.conjugation())?;
         self.eval_mod(ev.rescale_extended(sum)?)
@@ -131,6 +138,14 @@ impl<'a, A: Accelerator, K: KeySource<A> + ?Sized> Bootstrap<'a, A, K> {
     /// # Errors
     /// As there.
     pub fn refresh_pair(&self, x: &Ciphertext<A>, y: &Ciphertext<A>) -> Result<[Ciphertext<A>; 2], Error> {
+        self.refresh_parts(&self.pair(x, y)?)
+    }
+
+    /// x + i·y at [`BootstrapPlan::floor`]: two real vectors for one [`Bootstrap::slot_to_coeff`].
+    ///
+    /// # Errors
+    /// [`Error::LevelsExhausted`] below that level.
+    pub fn pair(&self, x: &Ciphertext<A>, y: &Ciphertext<A>) -> Result<Ciphertext<A>, Error> {
         let (ev, floor) = (&self.evaluator, self.plan.floor());
         if let Some(have) = [x.level(), y.level()].into_iter().find(|level| *level < floor) {
             return Err(Error::LevelsExhausted { have, need: floor });
@@ -138,8 +153,7 @@ impl<'a, A: Accelerator, K: KeySource<A> + ?Sized> Bootstrap<'a, A, K> {
         let (mut packed, mut y) = (ev.drop_to(x, floor)?, ev.drop_to(y, floor)?);
         self.multiply_by_i_assign(&mut y)?;
         ev.add_assign(&mut packed, &y)?;
-        drop(y);
-        self.refresh_parts(&packed)
+        Ok(packed)
     }
 
     /// From coefficients, as [`Bootstrap::slot_to_coeff`] leaves them: slot

@@ -9,11 +9,17 @@
 //!   Σ_g Y^(−gt)·x_i(Y^g) = T·x_{i,t}.
 //!
 //! Then L·R is Σ_t (column t of L)·(row t of R), packed as its factors are and relinearised once for all terms
-//! ([`SmallRing::scatter`]), and Lᵀ·R has (column t of L)·R as row t, once row 0 of these is picked
-//! ([`PairEvaluator::multiply_transposed`]).
+//! ([`SmallRing::scatter`]), and Lᵀ·R has (column t of L)·R as row t ([`PairEvaluator::row_products`]), once row 0 of
+//! these is picked ([`PairEvaluator::pick`]); likewise the exponents of a Gaussian kernel ([`PairEvaluator::exponents`])
+//! and the rows of a transpose ([`PairEvaluator::transpose`]). Two matrices side by side are no work where their rows
+//! were put into halves of the same ciphertexts ([`super::Layout::interleaved`]).
+
+mod gaussian;
+mod product;
+mod transpose;
 
 use super::thin::projections;
-use super::{EncryptedMatrix, EncryptedRow, EncryptedVector, Entries, Error, Side, SmallRing};
+use super::{EncryptedRow, EncryptedVector, Entries, Error, Side, SmallRing};
 use crate::accel::{Accelerator, Evaluations, Polynomial};
 use crate::ckks::{self, Ciphertext, KeyId, KeyRequests, KeySource, Parameters, odd_inverse};
 use crate::ring::{Basis, bit_reverse};
@@ -22,6 +28,9 @@ use crate::ring::{Basis, bit_reverse};
 const MAX_ROWS: usize = 1 << 10;
 /// log2 of the largest 2N'.
 const MAX_POWERS: usize = 18;
+
+/// Columns of a matrix, as [`PairEvaluator::columns`] leaves them.
+type Columns<A> = [EncryptedVector<[Ciphertext<A>; 1]>];
 
 type Pairs<'c, A> = heapless::Vec<(&'c mut Ciphertext<A>, &'c mut Ciphertext<A>), { MAX_ROWS / 2 }>;
 
@@ -66,10 +75,10 @@ impl<'r, 'a, A: Accelerator, K: KeySource<A> + ?Sized> PairEvaluator<'r, 'a, A, 
         keys: &mut KeyRequests,
     ) -> Result<(), ckks::Error> {
         keys.add(KeyId::Relinearization, level)?;
+        keys.add(KeyId::conjugation(parameters), level)?;
         let degree = parameters.degree();
         let mut galois = projections(degree, log_rank)
-            .chain((0..degree >> log_rank).map(|a| odd_inverse(2 * a + 1, 2 * degree)))
-            .chain((0..1 << log_rank).map(|b| picking(degree, log_rank, b)));
+            .chain((0..degree >> log_rank).map(|a| odd_inverse(2 * a + 1, 2 * degree)));
         galois.try_for_each(|g| keys.add(KeyId::Galois(g as u32), level))
     }
 
@@ -83,21 +92,37 @@ impl<'r, 'a, A: Accelerator, K: KeySource<A> + ?Sized> PairEvaluator<'r, 'a, A, 
         entries: &Entries,
         out: &mut [Option<EncryptedRow<A>>],
     ) -> Result<(), Error> {
-        let (ev, log_rank) = (self.ring.evaluator(), entries.layout.log_rank());
-        let (have, need) = (out.len(), entries.layout.rank());
-        if have != need || need > MAX_ROWS {
+        self.split_every(1, x, entries, out)
+    }
+
+    /// Only rows 0, `stride`, 2·`stride` … of one ciphertext: k/`stride` − 1 key switches, and log2 `stride` to erase
+    /// what lies between. `stride` is a power of two, `out` has k/`stride` places.
+    ///
+    /// # Errors
+    /// As [`PairEvaluator::split`].
+    pub fn split_every(
+        &self,
+        stride: usize,
+        x: &Ciphertext<A>,
+        entries: &Entries,
+        out: &mut [Option<EncryptedRow<A>>],
+    ) -> Result<(), Error> {
+        let (ev, log_rank, rank) = (self.ring.evaluator(), entries.layout.log_rank(), entries.layout.rank());
+        let (have, need) = (out.len(), rank.checked_div(stride).unwrap_or(0));
+        if have != need || !stride.is_power_of_two() || need == 0 || need > MAX_ROWS {
             return Err(Error::Room { have, need: need.min(MAX_ROWS) });
         }
         let mut first = x.duplicate(ev.accelerator())?;
-        ev.divide_exactly(&mut first, need)?;
-        let row = Entries {
-            layout: entries.layout.with_rows(1)?,
-            noise: self.noise(entries, x.level()),
-            ..*entries
-        };
+        ev.divide_exactly(&mut first, rank)?;
+        let (skipped, noise) = (stride.trailing_zeros() as usize, self.noise(entries, x.level()));
+        for galois in projections(self.degree(), log_rank).take(skipped) {
+            let image = ev.automorphism(&first, galois)?;
+            ev.add_assign(&mut first, &image)?;
+        }
+        let row = Entries { layout: entries.layout.with_rows(1)?, noise, ..*entries };
         out[0] = Some(EncryptedRow::new(row, first));
-        for (s, galois) in projections(self.degree(), log_rank).enumerate() {
-            let (even, odd) = out.split_at_mut(1 << s);
+        for (s, galois) in projections(self.degree(), log_rank).enumerate().skip(skipped) {
+            let (even, odd) = out.split_at_mut(1 << (s - skipped));
             let mut nodes: heapless::Vec<_, { MAX_ROWS / 2 }> = even.iter_mut().zip(odd).collect();
             ev.accelerator().for_each(&mut nodes, |_, (even, odd)| -> Result<(), Error> {
                 let Some(even) = even else { return Ok(()) };
@@ -115,7 +140,8 @@ impl<'r, 'a, A: Accelerator, K: KeySource<A> + ?Sized> PairEvaluator<'r, 'a, A, 
 
     /// The columns of `rows`, which are as [`PairEvaluator::split`] leaves them, at most k: one vector for each,
     /// for what `side` says, at T times the scale: on the rows' own noise, which is no polynomial in Y, the map is no
-    /// multiple of T that could be divided by first. T key switches. `out` has T places.
+    /// multiple of T that could be divided by first. T key switches. `out` has T places. The noise it is said to have
+    /// is that of all coefficients: those of no use meet what the vector is multiplied by as well.
     ///
     /// # Errors
     /// [`Error::Room`], [`Error::Overflow`]; [`ckks::Error::Level`], [`ckks::Error::MissingKey`].
@@ -132,7 +158,7 @@ impl<'r, 'a, A: Accelerator, K: KeySource<A> + ?Sized> PairEvaluator<'r, 'a, A, 
         if rows.len() > layout.rank() || out.len() != columns || columns > MAX_ROWS {
             return Err(Error::Room { have: out.len(), need: columns.min(MAX_ROWS) });
         }
-        let (count, terms) = (columns as f64, (columns * rows.len()) as f64);
+        let (count, terms) = (columns as f64, (columns * rows.len()) as f64 / layout.rank() as f64);
         let entries = Entries {
             layout: layout.with_rows(rows.len())?,
             scale: first.entries().scale * count,
@@ -171,85 +197,10 @@ impl<'r, 'a, A: Accelerator, K: KeySource<A> + ?Sized> PairEvaluator<'r, 'a, A, 
             Ok(())
         })?;
         let mut list: heapless::Vec<&mut Ciphertext<A>, MAX_ROWS> =
-            out.iter_mut().flatten().map(EncryptedVector::only).collect();
+            out.iter_mut().flatten().map(EncryptedVector::only_mut).collect();
         // Σ_p Y^(−(2p + 1)·t)·(place p).
         self.transform(&mut list, 2 * degree - 2 * layout.rank())?;
         ev.accelerator().for_each(&mut list, |t, x| self.shift(x, 2 * degree - layout.rank() * t))
-    }
-
-    /// Lᵀ·R of packed matrices with the same rows, L given by its columns (for [`Side::Gather`]): row t is
-    /// (column t of L)·R, one level below and within `bound`. Columns beyond those that L has are zero. `out` has a
-    /// place for every ciphertext of as many rows as there are columns, `work` is k ciphertexts whose content is lost.
-    ///
-    /// # Errors
-    /// Those of [`SmallRing::gather`]; [`Error::Room`].
-    pub fn multiply_transposed<S: AsRef<[Ciphertext<A>]>>(
-        &self,
-        left: &[EncryptedVector<[Ciphertext<A>; 1]>],
-        right: &EncryptedMatrix<S>,
-        bound: f64,
-        work: &mut [Ciphertext<A>],
-        out: &mut [Option<Ciphertext<A>>],
-    ) -> Result<Entries, Error> {
-        let (ev, layout) = (self.ring.evaluator(), right.entries().layout);
-        let result = layout.with_rows(left.len().max(1))?;
-        let ([right_one], rank) = (right.ciphertexts().as_ref(), layout.rank()) else {
-            return Err(Error::Shape { have: layout.shape(), need: (layout.rank(), layout.columns()) });
-        };
-        let (have, need) = (out.len(), result.ciphertexts());
-        if have != need || left.is_empty() {
-            return Err(Error::Room { have, need });
-        }
-        if work.len() != rank || rank > MAX_ROWS {
-            return Err(Error::Room { have: work.len(), need: rank.min(MAX_ROWS) });
-        }
-        let mut entries = *right.entries();
-        for (group, out) in left.chunks(rank).zip(out) {
-            ev.accelerator().for_each(work, |i, row| -> Result<(), Error> {
-                *row = match group.get(i) {
-                    Some(vector) => {
-                        let [x] = vector.check(Side::Gather, &layout)? else {
-                            return Err(Error::Room { have: 0, need: 1 });
-                        };
-                        ev.rescale(ev.multiply(x, right_one)?)?
-                    }
-                    None => Ciphertext::zero(ev.accelerator(), right_one.level().saturating_sub(1))?,
-                };
-                Ok(())
-            })?;
-            let level = right_one.level();
-            entries = self.ring.predict_product(
-                group[0].entries(),
-                right.entries(),
-                level,
-                layout.rows() as f64,
-                bound,
-            )?;
-            *out = Some(self.pick(work, layout.log_rank())?);
-        }
-        Ok(Entries { layout: result, ..entries })
-    }
-
-    /// Row 0 of every ciphertext, packed: Σ_i X^i·(row 0 of `rows[i]`), with k key switches. For g = 1 + 2T·b
-    /// the sum over b of σ_g erases the other rows, and Σ_i X^i·Σ_g σ_g(v_i) = Σ_g σ_g(Σ_i X^(i/g)·v_i), which is a
-    /// transform of length k over X^i·v_i.
-    fn pick(&self, rows: &mut [Ciphertext<A>], log_rank: u32) -> Result<Ciphertext<A>, Error> {
-        let (ev, degree) = (self.ring.evaluator(), self.degree());
-        ev.accelerator().for_each(rows, |i, row| {
-            ev.divide_exactly(row, 1 << log_rank)?;
-            self.shift(row, i)
-        })?;
-        let mut list: heapless::Vec<&mut Ciphertext<A>, MAX_ROWS> = rows.iter_mut().collect();
-        self.transform(&mut list, 2 * (degree >> log_rank))?;
-        ev.accelerator().for_each(&mut list, |b, row| -> Result<(), Error> {
-            **row = ev.automorphism(row, odd_inverse(picking(degree, log_rank, b), 2 * degree))?;
-            Ok(())
-        })?;
-        drop(list);
-        let (first, rest) = rows.split_first().ok_or(Error::Room { have: 0, need: 1 })?;
-        let mut sum = first.duplicate(ev.accelerator())?;
-        rest.iter().try_for_each(|row| ev.add_assign(&mut sum, row))?;
-        Ok(sum)
     }
 
     /// Place p becomes Σ_i X^(exponent·i·p)·(place i), with X^exponent a root of unity of as many as there are places.
@@ -308,7 +259,7 @@ impl<'r, 'a, A: Accelerator, K: KeySource<A> + ?Sized> PairEvaluator<'r, 'a, A, 
         Ok(base.automorphism(accelerator, exponent >> i)?)
     }
 
-    /// After the switches of a split: what the first adds is doubled in all the others.
+    /// After the switches of a split, or before those of packing: what the first adds is doubled in all the others.
     fn noise(&self, x: &Entries, level: usize) -> f64 {
         libm::hypot(x.noise, self.ring.switch_noise(level) * x.layout.rank() as f64)
     }
@@ -316,9 +267,4 @@ impl<'r, 'a, A: Accelerator, K: KeySource<A> + ?Sized> PairEvaluator<'r, 'a, A, 
     fn degree(&self) -> usize {
         self.ring.evaluator().parameters().degree()
     }
-}
-
-/// Automorphism b of those that fix Y: X → X^(1 + 2T·b).
-fn picking(degree: usize, log_rank: u32, b: usize) -> usize {
-    1 + 2 * (degree >> log_rank) * b
 }

@@ -1,0 +1,47 @@
+//! Why a job cannot go on.
+
+use veilformer::transformer::{Parameter, Site};
+use veilformer::{accel, ckks, matrix};
+
+/// Why the encrypted program cannot go on.
+#[derive(Clone, Copy, Debug, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// Matrix algebra refused.
+    #[error(transparent)]
+    Matrix(#[from] matrix::Error),
+    /// The scheme refused.
+    #[error(transparent)]
+    Scheme(#[from] ckks::Error),
+    /// The model has no approximation for a site.
+    #[error("the model has no approximation for {0:?}; calibrate it first")]
+    NoApproximation(Site),
+    /// A kernel that this executor has no products for.
+    #[error("the encrypted executor computes Gaussian attention only; train the model with that kernel")]
+    Kernel,
+    /// Sizes that the packing cannot hold.
+    #[error("{what} is {given}, at most {max} fits the small ring; use fewer, or a larger ring")]
+    Size {
+        /// Which size.
+        what: &'static str,
+        /// Given.
+        given: usize,
+        /// The largest.
+        max: usize,
+    },
+    /// A tensor came in a form that the operation cannot use.
+    #[error("a tensor came to {operation} in a form it cannot use")]
+    Form {
+        /// The operation.
+        operation: &'static str,
+    },
+    /// An encrypted weight is missing.
+    #[error("no encrypted weights for {0:?}; expected the trained parameters of this model")]
+    MissingWeights(Parameter),
+}
+
+impl From<accel::Error> for Error {
+    fn from(error: accel::Error) -> Self {
+        Self::Scheme(error.into())
+    }
+}

@@ -1,0 +1,312 @@
+//! The program's operations on tensors.
+
+use crate::algebra::{Algebra, Matrix};
+use crate::tensor::Slots;
+use crate::trained::Trained;
+use crate::{Error, Places, Tensor};
+use std::rc::Rc;
+use veilformer::approx::{Approximation, Function};
+use veilformer::matrix::Entries;
+use veilformer::transformer::slots::{Model, SlotArithmetic};
+use veilformer::transformer::{Config, Executor, Kernel, Norm, Parameter, Site};
+
+/// Room for the error of a norm's polynomial in the bound on what it returns.
+pub(crate) const NORM_MARGIN: f64 = 1.1;
+
+/// Executes the transformer on any [`Algebra`].
+pub struct Engine<'m, G: Algebra, M: Model> {
+    pub(crate) algebra: G,
+    pub(crate) model: &'m M,
+    sentences: usize,
+    stream: f64,
+    pub(crate) trained: Option<Trained<G>>,
+}
+
+impl<'m, G: Algebra, M: Model> Engine<'m, G, M> {
+    /// For batches of so many sentences.
+    ///
+    /// # Errors
+    /// [`Error::NoApproximation`]; [`Error::Size`] for more sentences than tokens, or a head wider than a piece has rows.
+    pub fn new(algebra: G, model: &'m M, sentences: usize) -> Result<Self, Error> {
+        let config = model.config();
+        let stream = stream_bound(model)?;
+        let rank = Places::new(algebra.rings().degrees, 1, 1, config.length)?.layout().rank();
+        for (what, given, max) in
+            [("the width of a head", config.head_width(), rank), ("the batch", sentences, config.length)]
+        {
+            if given > max {
+                return Err(Error::Size { what, given, max });
+            }
+        }
+        if config.kernel != Kernel::Gaussian {
+            return Err(Error::Kernel);
+        }
+        for site in Site::all(config) {
+            model.approximation(site).ok_or(Error::NoApproximation(site))?;
+        }
+        Ok(Self { algebra, model, sentences, stream, trained: None })
+    }
+
+    /// The algebra.
+    pub fn algebra(&mut self) -> &mut G {
+        &mut self.algebra
+    }
+
+    pub(crate) fn config(&self) -> &'m Config {
+        self.model.config()
+    }
+
+    pub(crate) fn approximation(&self, site: Site) -> Result<Approximation<'m>, Error> {
+        self.model.approximation(site).ok_or(Error::NoApproximation(site))
+    }
+
+    /// The bound on every entry of the residual stream.
+    pub(crate) fn stream(&self) -> f64 {
+        self.stream
+    }
+
+    /// Places of a matrix of so many features for all tokens, or for the first token of all sentences.
+    pub(crate) fn places(&self, rows: usize, first: bool) -> Result<Places, Error> {
+        let sentences = if first { 1 } else { self.sentences };
+        let places = Places::new(self.algebra.rings().degrees, sentences, rows, self.config().length)?;
+        Ok(if first { places.with_used(self.sentences) } else { places })
+    }
+
+    pub(crate) fn sentences(&self) -> usize {
+        self.sentences
+    }
+
+    /// The slots of packed matrices: a bootstrap for every f pieces.
+    pub(crate) fn raise(
+        &mut self,
+        places: &Places,
+        packed: &[Matrix<G::Piece>],
+    ) -> Result<Slots<G::Vector>, Error> {
+        let form = Error::Form { operation: "a bootstrap" };
+        let entries = packed.first().ok_or(form)?.entries;
+        let factor = entries.scale / self.algebra.rings().message_scale;
+        let mut halves = Vec::with_capacity(places.ciphertexts());
+        for ciphertext in 0..places.ciphertexts() {
+            let pieces: Vec<_> = (0..places.degrees().factor())
+                .map(|at| places.piece_at(ciphertext, at))
+                .map(|at| at.and_then(|(sentence, piece)| packed.get(sentence)?.pieces.get(piece)).cloned())
+                .collect();
+            halves.push(self.algebra.raise(&pieces, places.has_upper_half())?);
+        }
+        Ok(Slots { factor, halves })
+    }
+
+    /// The slots of a tensor, which keeps them.
+    pub(crate) fn slots_of(&mut self, x: &Tensor<G>) -> Result<Rc<Slots<G::Vector>>, Error> {
+        if let Some(slots) = &*x.slots.borrow() {
+            return Ok(slots.clone());
+        }
+        let slots = Rc::new(self.raise(&x.places, &x.packed)?);
+        *x.slots.borrow_mut() = Some(slots.clone());
+        Ok(slots)
+    }
+
+    /// Packed matrices of slots whose entries are within `bound`.
+    pub(crate) fn lower(
+        &mut self,
+        places: &Places,
+        slots: &Slots<G::Vector>,
+        bound: f64,
+    ) -> Result<Vec<Matrix<G::Piece>>, Error> {
+        let pieces = slots.halves.iter().map(|halves| self.algebra.lower(halves));
+        let pieces = pieces.collect::<Result<Vec<_>, Error>>()?;
+        Ok(self.matrices(places, pieces, slots.factor, bound))
+    }
+
+    /// The tensor of what a client encrypted: [`client::coefficients`](crate::client::coefficients) at
+    /// [`Engine::input_scale`].
+    ///
+    /// # Errors
+    /// From the scheme.
+    pub fn input(&mut self, ciphertexts: &[G::Vector]) -> Result<Tensor<G>, Error> {
+        let places = self.places(self.config().width, false)?;
+        let pieces = ciphertexts.iter().map(|x| self.algebra.pieces(x));
+        let pieces = pieces.collect::<Result<Vec<_>, Error>>()?;
+        let bound = NORM_MARGIN * (self.config().width as f64).sqrt();
+        let packed = self.matrices(&places, pieces, 1.0 / self.stream, bound);
+        Ok(Tensor::packed(places, packed, false))
+    }
+
+    /// The tensor of the slots of [`client::mask`](crate::client::mask), one level below a fresh bootstrap or less.
+    ///
+    /// # Errors
+    /// None of its own.
+    pub fn mask(&self, vectors: Vec<G::Vector>) -> Result<Tensor<G>, Error> {
+        Ok(Tensor::mask(self.score_places()?, vectors))
+    }
+
+    /// The places of the scores of all tokens, and of their mask.
+    ///
+    /// # Errors
+    /// Those of [`Places::new`].
+    pub fn score_places(&self) -> Result<Places, Error> {
+        self.places(self.config().heads * self.config().length, false)
+    }
+
+    /// The places of a client's tensor.
+    ///
+    /// # Errors
+    /// Those of [`Places::new`].
+    pub fn input_places(&self) -> Result<Places, Error> {
+        self.places(self.config().width, false)
+    }
+
+    /// The scale of a client's tensor.
+    pub fn input_scale(&self) -> f64 {
+        self.algebra.rings().message_scale / self.stream
+    }
+
+    /// Pieces of ciphertexts of the big ring, sorted by sentence.
+    fn matrices(
+        &self,
+        places: &Places,
+        pieces: Vec<Vec<G::Piece>>,
+        factor: f64,
+        bound: f64,
+    ) -> Vec<Matrix<G::Piece>> {
+        let rings = self.algebra.rings();
+        let scale = rings.message_scale * factor;
+        let entries = Entries { layout: *places.layout(), scale, bound, noise: rings.noise };
+        let mut packed: Vec<_> = (0..places.sentences())
+            .map(|_| Matrix { entries, level: rings.level, pieces: Vec::new() })
+            .collect();
+        for (ciphertext, pieces) in pieces.into_iter().enumerate() {
+            // In the order of the pieces of a sentence.
+            for (at, piece) in pieces.into_iter().enumerate() {
+                if let Some((sentence, _)) = places.piece_at(ciphertext, at) {
+                    packed[sentence].pieces.push(Rc::new(piece));
+                }
+            }
+        }
+        packed
+    }
+
+    /// Every vector of slots changed in the same way; told its ciphertext and whether it is the upper one.
+    pub(crate) fn each(
+        &mut self,
+        slots: &Slots<G::Vector>,
+        mut change: impl FnMut(&mut G::Slots, usize, bool, &G::Vector) -> Result<G::Vector, Error>,
+    ) -> Result<Slots<G::Vector>, Error> {
+        let mut halves = Vec::with_capacity(slots.halves.len());
+        for (ciphertext, (lower, upper)) in slots.halves.iter().enumerate() {
+            let arithmetic = self.algebra.slots();
+            let lower = change(arithmetic, ciphertext, false, lower)?;
+            let upper =
+                upper.as_ref().map(|upper| change(arithmetic, ciphertext, true, upper)).transpose()?;
+            halves.push((lower, upper));
+        }
+        Ok(Slots { factor: slots.factor, halves })
+    }
+}
+
+/// The largest entry that the residual stream can have where every variance is in its norm's interval.
+///
+/// # Errors
+/// [`Error::NoApproximation`].
+pub fn stream_bound<M: Model>(model: &M) -> Result<f64, Error> {
+    let config = model.config();
+    let mut largest = 1.0f64;
+    for site in Site::all(config).filter(|site| site.function() == Function::InverseSqrt) {
+        let approximation = model.approximation(site).ok_or(Error::NoApproximation(site))?;
+        largest = largest.max(approximation.interval().high());
+    }
+    Ok((config.width as f64 * largest).sqrt())
+}
+
+impl<G: Algebra, M: Model> Executor for Engine<'_, G, M> {
+    type Tensor = Tensor<G>;
+    type Error = Error;
+
+    fn linear(&mut self, x: &Tensor<G>, weight: Parameter) -> Result<Tensor<G>, Error> {
+        self.multiply_weight(x, weight)
+    }
+
+    fn add(&mut self, a: &Tensor<G>, b: &Tensor<G>) -> Result<Tensor<G>, Error> {
+        if a.places != b.places {
+            return Err(Error::Form { operation: "an addition" });
+        }
+        let mut packed = Vec::with_capacity(a.packed.len());
+        for (a, b) in a.packed.iter().zip(&b.packed) {
+            let mut sum = self.algebra.add(a, b)?;
+            // What both add up to is in the interval of the norm that follows.
+            sum.entries.bound = sum.entries.bound.min(self.stream);
+            packed.push(sum);
+        }
+        Ok(Tensor::packed(a.places, packed, a.first))
+    }
+
+    fn layer_norm(&mut self, x: &Tensor<G>, norm: Norm) -> Result<Tensor<G>, Error> {
+        self.normalise(x, norm)
+    }
+
+    fn first_token(&mut self, x: &Tensor<G>) -> Result<Tensor<G>, Error> {
+        let (slots, places) = (self.slots_of(x)?, x.places);
+        let mut firsts = Slots { factor: slots.factor, halves: Vec::new() };
+        for (ciphertext, (lower, _)) in slots.halves.iter().enumerate() {
+            // Column 0 is in the lower half.
+            let first =
+                |slot: usize| f64::from(places.at(ciphertext, false, slot).is_some_and(|at| at.2 == 0));
+            let arithmetic = self.algebra.slots();
+            let level = arithmetic.level(lower).saturating_sub(1);
+            firsts.halves.push((arithmetic.multiply_known(lower, &first, level)?, None));
+        }
+        let bound = x.packed.first().map_or(self.stream, |matrix| matrix.entries.bound);
+        let packed = self.lower(&places, &firsts, bound)?;
+        let rank = places.layout().rank();
+        let mut pieces = Vec::new();
+        for piece in 0..places.layout().ciphertexts() {
+            let terms: Vec<_> = packed
+                .iter()
+                .enumerate()
+                .filter_map(|(sentence, matrix)| Some((matrix.pieces.get(piece)?.clone(), rank * sentence)))
+                .collect();
+            pieces.push(Rc::new(self.algebra.add_shifted(&terms)?));
+        }
+        let places = self.places(places.layout().rows(), true)?;
+        let matrix = packed.into_iter().next().ok_or(Error::Form { operation: "a selection" })?;
+        let packed = vec![Matrix { pieces, ..matrix }];
+        Ok(Tensor::packed(places, packed, true))
+    }
+
+    fn mask_tokens(&mut self, x: &Tensor<G>, mask: &Tensor<G>) -> Result<Tensor<G>, Error> {
+        Ok(Tensor { mask: mask.mask.clone(), ..Tensor::packed(x.places, x.packed.clone(), x.first) })
+    }
+
+    fn gaussian_scores(
+        &mut self,
+        query: &Tensor<G>,
+        key: &Tensor<G>,
+        layer: usize,
+    ) -> Result<Tensor<G>, Error> {
+        self.scores(query, key, layer)
+    }
+
+    fn mix(&mut self, scores: &Tensor<G>, value: &Tensor<G>) -> Result<Tensor<G>, Error> {
+        self.values(scores, value)
+    }
+
+    fn gate(&mut self, hidden: &Tensor<G>, layer: usize) -> Result<Tensor<G>, Error> {
+        self.gated(hidden, layer)
+    }
+
+    fn multiply(&mut self, a: &Tensor<G>, b: &Tensor<G>) -> Result<Tensor<G>, Error> {
+        self.product(a, b)
+    }
+
+    fn apply(&mut self, x: &Tensor<G>, site: Site) -> Result<Tensor<G>, Error> {
+        self.function(x, site)
+    }
+
+    fn spread_mask(&mut self, _: &Tensor<G>) -> Result<Tensor<G>, Error> {
+        Err(Error::Kernel)
+    }
+
+    fn product_scores(&mut self, _: &Tensor<G>, _: &Tensor<G>, _: usize) -> Result<Tensor<G>, Error> {
+        Err(Error::Kernel)
+    }
+}

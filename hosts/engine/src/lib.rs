@@ -1,0 +1,37 @@
+//! The encrypted executor: the transformer on packed matrices and bootstrapped slots.
+//!
+//! ```text
+//! packed (small ring, levels 3 … 0) ──raise: bootstrap──► slots (big ring, ten levels) ──lower──► packed ──► …
+//!   projections, LoRA, products of two encrypted            norms, kernel, gate, tanh
+//!   matrices, residual sums: no bootstrap in between        element by element
+//! ```
+//!
+//! A bootstrap stands before every non-linear function and nowhere else. What a function returns is lowered to the
+//! small ring at once, three levels above its bottom: enough for a projection, a product of what was projected, and
+//! another projection.
+//!
+//! It lives outside the core because it needs a heap: a training step owns hundreds of ciphertexts. All arithmetic it
+//! calls is the core's, on any accelerator.
+
+pub mod algebra;
+mod attention;
+pub mod client;
+mod encrypted;
+mod error;
+mod executor;
+mod functions;
+mod host;
+mod linear;
+mod norm;
+mod places;
+mod tensor;
+mod trained;
+
+pub use algebra::{Algebra, Matrix, Rings};
+pub use encrypted::{Encrypted, required_keys};
+pub use error::Error;
+pub use executor::{Engine, stream_bound};
+pub use host::{Ring, with_algebra};
+pub use places::{Degrees, Place, Places, RowSum};
+pub use tensor::{Mask, Tensor};
+pub use trained::{Span, Trained, TrainedPlaces};

@@ -1,0 +1,127 @@
+//! Linear maps by plaintext weights.
+
+use crate::algebra::Algebra;
+use crate::executor::Engine;
+use crate::{Error, Places, Tensor};
+use veilformer::matrix::PlainMatrix;
+use veilformer::transformer::slots::Model;
+use veilformer::transformer::{Parameter, Projection, Shape, Site};
+
+/// Scale of a matrix whose product with another is to be taken.
+pub(crate) const FACTOR_SCALE: f64 = (1u64 << 38) as f64;
+
+/// What a product with weights is to be.
+struct Target {
+    /// Its columns of the weight.
+    columns: std::ops::Range<usize>,
+    /// What an entry is multiplied by.
+    scale: Scale,
+    /// Whether the mean over the features is taken out.
+    centred: bool,
+}
+
+/// How a scale is chosen.
+enum Scale {
+    /// As such.
+    Of(f64),
+    /// So that entries within this reach to the bound of a bootstrap.
+    Within(f64),
+    /// So that the largest entry there can be does.
+    Largest,
+}
+
+impl<G: Algebra, M: Model> Engine<'_, G, M> {
+    /// x·W: one product, or two for the halves of a gate.
+    pub(crate) fn multiply_weight(&mut self, x: &Tensor<G>, weight: Parameter) -> Result<Tensor<G>, Error> {
+        if self.is_trained(weight) {
+            return self.multiply_trained(x, weight);
+        }
+        let config = self.config();
+        let Shape { columns, .. } = weight.shape(config);
+        let target = |scale| Target { columns: 0..columns, scale, centred: false };
+        let half = |site| -> Result<f64, Error> { Ok(0.5 * self.approximation(site)?.interval().width()) };
+        let first = match weight {
+            Parameter::Attention(projection, layer) => {
+                target(Scale::Of(self.projection_scale(x, projection, layer)?))
+            }
+            Parameter::Output(_) | Parameter::Contract(_) => {
+                Target { centred: true, ..target(Scale::Within(self.stream())) }
+            }
+            Parameter::Expand(layer) => {
+                let b = Target {
+                    columns: columns / 2..columns,
+                    ..target(Scale::Within(half(Site::Gate(layer))?))
+                };
+                let a = Target { columns: 0..columns / 2, ..target(Scale::Largest) };
+                let gated = self.multiply_target(x, weight, &b)?;
+                return Ok(Tensor { gated: gated.packed, ..self.multiply_target(x, weight, &a)? });
+            }
+            Parameter::HeadUp => target(Scale::Within(half(Site::Tanh)?)),
+            _ => target(Scale::Largest),
+        };
+        self.multiply_target(x, weight, &first)
+    }
+
+    fn multiply_target(
+        &mut self,
+        x: &Tensor<G>,
+        weight: Parameter,
+        target: &Target,
+    ) -> Result<Tensor<G>, Error> {
+        let (model, config) = (self.model, self.config());
+        let shape = weight.shape(config);
+        let form = Error::Form { operation: "a linear map" };
+        let entries = x.packed.first().ok_or(form)?.entries;
+        if entries.layout.rows() != shape.rows {
+            return Err(form);
+        }
+        let places: Places = x.places.with_rows(target.columns.len())?;
+        let means: Vec<f64> = if target.centred {
+            let mean = |row| (0..shape.columns).map(|c| model.weight(weight, row, c)).sum::<f64>();
+            (0..shape.rows).map(|row| mean(row) / shape.columns as f64).collect()
+        } else {
+            vec![0.0; shape.rows]
+        };
+        let entry = |output: usize, input: usize| {
+            let w = model.weight(weight, input, target.columns.start + output) - means[input];
+            w
+        };
+        let mut words = vec![0; PlainMatrix::words_needed(places.layout(), &entries.layout)];
+        let w = PlainMatrix::quantize(places.layout(), &entries.layout, &mut words, entry)?;
+        // A normalised row is no longer than its bound.
+        let is_normalised =
+            matches!(weight, Parameter::Attention(..) | Parameter::Expand(_) | Parameter::HeadDown)
+                || (weight == Parameter::HeadUp && config.head_rank == 0);
+        let reach = if is_normalised { w.norm() } else { w.bound() } * entries.bound;
+        let (bound, scale) = match target.scale {
+            Scale::Of(scale) => (reach, scale),
+            Scale::Within(bound) => (bound, self.algebra.rings().message_scale / bound),
+            Scale::Largest => (reach, self.algebra.rings().message_scale / reach),
+        };
+        let w = w.with_bound(bound / entries.bound);
+        let mut packed = Vec::with_capacity(x.packed.len());
+        for matrix in &x.packed {
+            packed.push(self.algebra.multiply_plain(&w, matrix, scale)?);
+        }
+        Ok(Tensor::packed(places, packed, x.first))
+    }
+
+    /// The scale of queries, keys or values, one level below a lowered tensor.
+    pub(crate) fn projection_scale(
+        &self,
+        x: &Tensor<G>,
+        projection: Projection,
+        layer: usize,
+    ) -> Result<f64, Error> {
+        let rings = self.algebra.rings();
+        let below = rings.moduli[rings.level - 1];
+        // Columns are at as many times the scale of rows as there are of them.
+        let columns = (rings.degrees.small / x.places.layout().rank()) as f64;
+        if projection == Projection::Value {
+            return Ok(FACTOR_SCALE * below / (columns * rings.message_scale));
+        }
+        // Half the squared distances, times 2c, are to reach to the bound of a bootstrap.
+        let wanted = rings.message_scale * 2.0 * self.config().kernel_scale() / self.kernel_reach(layer)?;
+        Ok((0.5 * wanted * below).sqrt() / columns)
+    }
+}

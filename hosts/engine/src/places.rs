@@ -1,0 +1,239 @@
+//! Where an entry of a tensor lies: in which ciphertext of the small ring, and in which slot once those are together
+//! in the big ring.
+//!
+//! A tensor is one matrix for every sentence, rows = features, columns = tokens, in pieces (ciphertexts of the small
+//! ring) of k rows. f pieces make one ciphertext of the big ring: coefficient i + f·a of it is coefficient a of piece i.
+//! After a bootstrap that coefficient is slot brv of its number, the upper half of them in a vector of its own. So the
+//! rows of a sentence are scattered over the upper bits of a slot's number, and its columns are in the lower ones.
+
+use crate::Error;
+use veilformer::matrix::Layout;
+use veilformer::ring::bit_reverse;
+
+/// The two rings, as far as places go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Degrees {
+    /// N.
+    pub big: usize,
+    /// N'.
+    pub small: usize,
+}
+
+impl Degrees {
+    /// f: pieces to a ciphertext of the big ring.
+    pub fn factor(self) -> usize {
+        self.big / self.small
+    }
+
+    /// Slots of a vector.
+    pub fn slots(self) -> usize {
+        self.big / 2
+    }
+}
+
+/// Sentence, row, column.
+pub type Place = (usize, usize, usize);
+
+/// The places of a tensor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Places {
+    degrees: Degrees,
+    layout: Layout,
+    sentences: usize,
+    used: usize,
+}
+
+impl Places {
+    /// `sentences` matrices of `rows` by `columns`.
+    ///
+    /// # Errors
+    /// Those of [`Layout::new`].
+    pub fn new(degrees: Degrees, sentences: usize, rows: usize, columns: usize) -> Result<Self, Error> {
+        Ok(Self { degrees, layout: Layout::new(degrees.small, rows, columns)?, sentences, used: columns })
+    }
+
+    /// The same columns with other rows.
+    ///
+    /// # Errors
+    /// Those of [`Layout::with_rows`].
+    pub fn with_rows(&self, rows: usize) -> Result<Self, Error> {
+        Ok(Self { layout: self.layout.with_rows(rows)?, ..*self })
+    }
+
+    /// The same matrix for so many sentences.
+    #[must_use]
+    pub fn with_sentences(&self, sentences: usize) -> Self {
+        Self { sentences, ..*self }
+    }
+
+    /// The same with only the first `used` columns holding anything.
+    #[must_use]
+    pub fn with_used(&self, used: usize) -> Self {
+        Self { used: used.min(self.layout.columns()), ..*self }
+    }
+
+    /// The layout of one sentence.
+    pub fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// The rings.
+    pub fn degrees(&self) -> Degrees {
+        self.degrees
+    }
+
+    /// Matrices.
+    pub fn sentences(&self) -> usize {
+        self.sentences
+    }
+
+    /// Places for the pieces of one sentence, a power of two or a multiple of f: no sentence is torn apart.
+    fn stride(&self) -> usize {
+        let (pieces, factor) = (self.layout.ciphertexts(), self.degrees.factor());
+        if pieces >= factor { pieces.next_multiple_of(factor) } else { pieces.next_power_of_two() }
+    }
+
+    /// Ciphertexts of the big ring.
+    pub fn ciphertexts(&self) -> usize {
+        (self.sentences * self.stride()).div_ceil(self.degrees.factor())
+    }
+
+    /// Ciphertexts of the big ring that one sentence spreads over.
+    pub fn ciphertexts_of_one(&self) -> usize {
+        self.stride().div_ceil(self.degrees.factor())
+    }
+
+    /// Whether any column lies in the upper half of the coefficients, and so in the second vector of a ciphertext.
+    pub fn has_upper_half(&self) -> bool {
+        2 * self.used > self.degrees.small / self.layout.rank()
+    }
+
+    /// (ciphertext of the big ring, place in it) of a piece.
+    pub fn of_piece(&self, sentence: usize, piece: usize) -> (usize, usize) {
+        let at = sentence * self.stride() + piece;
+        (at / self.degrees.factor(), at % self.degrees.factor())
+    }
+
+    /// (sentence, piece) at a place in a ciphertext of the big ring, if there is one.
+    pub fn piece_at(&self, ciphertext: usize, place: usize) -> Option<(usize, usize)> {
+        let at = ciphertext * self.degrees.factor() + place;
+        let (sentence, piece) = (at / self.stride(), at % self.stride());
+        (sentence < self.sentences && piece < self.layout.ciphertexts()).then_some((sentence, piece))
+    }
+
+    /// What is in a slot of a ciphertext's lower or upper vector.
+    pub fn at(&self, ciphertext: usize, upper: bool, slot: usize) -> Option<Place> {
+        let (slots, factor) = (self.degrees.slots(), self.degrees.factor());
+        let coefficient = bit_reverse(slot, slots.trailing_zeros()) + if upper { slots } else { 0 };
+        let (sentence, piece) = self.piece_at(ciphertext, coefficient % factor)?;
+        let (rank, inner) = (self.layout.rank(), coefficient / factor);
+        let (row, column) = (piece * rank + inner % rank, inner / rank);
+        (row < self.layout.rows() && column < self.used).then_some((sentence, row, column))
+    }
+
+    /// (ciphertext, upper vector, slot) of an entry.
+    pub fn slot(&self, (sentence, row, column): Place) -> (usize, bool, usize) {
+        let (piece, inner) = self.layout.position(row, column);
+        let (ciphertext, place) = self.of_piece(sentence, piece);
+        let (coefficient, slots) = (place + self.degrees.factor() * inner, self.degrees.slots());
+        let slot = bit_reverse(coefficient % slots, slots.trailing_zeros());
+        (ciphertext, coefficient >= slots, slot)
+    }
+
+    /// How the rows of a sentence are added up in its slots.
+    pub fn rows_in_slots(&self) -> RowSum {
+        let slots = self.degrees.slots();
+        let log_factor = self.degrees.factor().trailing_zeros();
+        // Bit b of a coefficient's number is worth this many slots.
+        let stride = |bit: u32| slots >> (bit + 1);
+        let outer = self.stride().min(self.degrees.factor()).trailing_zeros();
+        let inner = log_factor..log_factor + self.layout.log_rank();
+        let whole = outer == log_factor;
+        let all = (0..outer).chain(inner.clone());
+        RowSum {
+            cyclic: all.clone().filter(|bit| whole || *bit < outer).map(stride).collect(),
+            bounded: all.filter(|bit| !whole && *bit >= outer).map(stride).collect(),
+        }
+    }
+
+    /// Turns between the slots that hold the same row: one for every bit that tells columns of one half or sentences of
+    /// one ciphertext apart.
+    pub fn spread_turns(&self) -> Vec<usize> {
+        let slots = self.degrees.slots();
+        let log_factor = self.degrees.factor().trailing_zeros();
+        let outer = self.stride().min(self.degrees.factor()).trailing_zeros();
+        let columns = log_factor + self.layout.log_rank();
+        (outer..log_factor).chain(columns..slots.trailing_zeros()).map(|bit| slots >> (bit + 1)).collect()
+    }
+}
+
+/// Turns that add up the rows of a sentence.
+///
+/// Rows in the uppermost bits of a slot's number are added up cyclically, and every row then has the sum. Below them
+/// sentences would run into each other: there only the slot of the first row has the sum, from which it is spread again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RowSum {
+    /// Turns after which all rows have the sum.
+    pub cyclic: Vec<usize>,
+    /// Turns after which the first row has it.
+    pub bounded: Vec<usize>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DEGREES: Degrees = Degrees { big: 1 << 12, small: 1 << 9 };
+
+    #[test]
+    fn slots_and_places_are_inverse() {
+        // Less than a piece's rows, several pieces to a sentence, several ciphertexts to a sentence.
+        for (sentences, rows, columns) in [(3, 5, 8), (5, 32, 16), (2, 40, 16), (3, 300, 32), (1, 700, 16)] {
+            let used = columns - columns / 3;
+            let places = Places::new(DEGREES, sentences, rows, columns).unwrap().with_used(used);
+            let mut seen = 0;
+            for ciphertext in 0..places.ciphertexts() {
+                for (upper, slot) in (0..2 * DEGREES.slots()).map(|i| (i % 2 == 1, i / 2)) {
+                    if let Some(place) = places.at(ciphertext, upper, slot) {
+                        assert_eq!(places.slot(place), (ciphertext, upper, slot));
+                        assert!(places.has_upper_half() || !upper);
+                        seen += 1;
+                    }
+                }
+            }
+            assert_eq!(seen, sentences * rows * used);
+        }
+    }
+
+    #[test]
+    fn sums_of_rows() {
+        for (sentences, rows, columns) in [(3, 32, 16), (2, 64, 8), (3, 300, 16), (2, 512, 16)] {
+            let places = Places::new(DEGREES, sentences, rows, columns).unwrap();
+            let value = |place: Place| ((place.0 * 31 + place.1 * 7 + place.2 * 3) % 11) as f64;
+            let sum = |(s, _, c): Place| (0..rows).map(|r| value((s, r, c))).sum::<f64>();
+            let turns = places.rows_in_slots();
+            let slots = DEGREES.slots();
+            for upper in [false, true] {
+                let vector = |ciphertext: usize| -> Vec<f64> {
+                    (0..slots).map(|j| places.at(ciphertext, upper, j).map_or(0.0, value)).collect()
+                };
+                let together = places.ciphertexts_of_one();
+                for first in (0..places.ciphertexts()).step_by(together) {
+                    let mut x = vec![0.0; slots];
+                    for ciphertext in first..first + together {
+                        x.iter_mut().zip(vector(ciphertext)).for_each(|(x, y)| *x += y);
+                    }
+                    for &turn in turns.cyclic.iter().chain(&turns.bounded) {
+                        x = (0..slots).map(|j| x[j] + x[(j + turn) % slots]).collect();
+                    }
+                    for (slot, &x) in x.iter().enumerate() {
+                        let Some(place) = places.at(first, upper, slot) else { continue };
+                        if turns.bounded.is_empty() || place.1 % places.layout().rank() == 0 {
+                            assert_eq!(x, sum(place), "{sentences} {rows} {columns}: {place:?}");
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
