@@ -30,6 +30,14 @@ pub struct Matrix<P> {
     pub pieces: Vec<Rc<P>>,
 }
 
+impl<P> Matrix<P> {
+    /// The same matrix modulo no more primes than `level` has, for what takes no more.
+    #[must_use]
+    pub fn at_most(&self, level: usize) -> Self {
+        Self { level: self.level.min(level), ..self.clone() }
+    }
+}
+
 // Pieces are shared, not copied.
 impl<P> Clone for Matrix<P> {
     fn clone(&self) -> Self {

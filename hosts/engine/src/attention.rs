@@ -11,6 +11,12 @@ use veilformer::matrix::{Entries, Side};
 use veilformer::transformer::Site;
 use veilformer::transformer::slots::{Model, SlotArithmetic};
 
+/// The level at which keys meet queries: what comes out of that goes to a bootstrap, which needs none.
+pub(crate) const SCORES_LEVEL: usize = 1;
+
+/// The queries of a head: by themselves, and by columns.
+type Queries<G> = (Matrix<<G as Algebra>::Piece>, Vec<<G as Algebra>::Column>);
+
 /// Columns and rows whose products are added up.
 struct Terms<G: Algebra> {
     columns: Vec<G::Column>,
@@ -36,31 +42,27 @@ impl<G: Algebra, M: Model> Engine<'_, G, M> {
         let (heads, features, length) = (config.heads, config.head_width(), config.length);
         let places = self.places(heads * length, false)?;
         let places = if query.first { places.with_used(self.sentences()) } else { places };
-        let mut queries: Option<Vec<G::Row>> = None;
+        let mut queries = Vec::new();
         let mut packed = Vec::with_capacity(key.packed.len());
         for (sentence, keys) in key.packed.iter().enumerate() {
             let own = if query.first { 0 } else { sentence };
             let matrix = query.packed.get(own).ok_or(Error::Form { operation: "the scores" })?;
-            if queries.is_none() || !query.first {
-                queries = Some(self.algebra.split(matrix)?);
+            if sentence == 0 || !query.first {
+                queries.clear();
+                queries = self.queries(&matrix.at_most(SCORES_LEVEL))?;
             }
-            let keys = self.algebra.split(keys)?;
+            let keys = self.algebra.split(&keys.at_most(SCORES_LEVEL))?;
             let mut exponents = Vec::with_capacity(heads * length);
             let mut entries = None;
-            for (head, keys) in keys.chunks(features).enumerate() {
-                let first = head * features;
-                let rows = queries.as_ref().map_or(&[][..], |rows| &rows[first..first + features]);
-                let query_columns = self.algebra.columns(rows, Side::Gather)?;
+            for (keys, (of_head, query_columns)) in keys.chunks(features).zip(&queries) {
                 let key_columns = self.algebra.columns(keys, Side::Gather)?;
-                let of_head = self.head(matrix, first, features)?;
                 let (of_rows, rows) =
-                    self.algebra.exponents(&key_columns[..length], &of_head, &query_columns, bound)?;
+                    self.algebra.exponents(&key_columns[..length], of_head, query_columns, bound)?;
                 entries = Some(of_rows);
                 exponents.extend(rows);
             }
             let waiting = entries.ok_or(Error::Form { operation: "the scores" })?;
-            let level = matrix.level.saturating_sub(1);
-            let packed_rows = self.pack_waiting(&places, &waiting, exponents, level)?;
+            let packed_rows = self.pack_waiting(&places, &waiting, exponents, SCORES_LEVEL - 1)?;
             // An exponent of the kernel is 2c times half a squared distance.
             let scale = packed_rows.entries.scale / (2.0 * config.kernel_scale());
             let entries = Entries { scale, ..packed_rows.entries };
@@ -70,6 +72,16 @@ impl<G: Algebra, M: Model> Engine<'_, G, M> {
         drop(packed);
         let kernel = self.kernel(&exponents, layer)?;
         Ok(Tensor { slots: Some(Rc::new(kernel)).into(), ..Tensor::packed(places, Vec::new(), query.first) })
+    }
+
+    /// The queries of every head, by themselves and by columns.
+    fn queries(&mut self, x: &Matrix<G::Piece>) -> Result<Vec<Queries<G>>, Error> {
+        let features = self.config().head_width();
+        let rows = self.algebra.split(x)?;
+        let of_head = |(head, rows)| {
+            Ok((self.head(x, head * features, features)?, self.algebra.columns(rows, Side::Gather)?))
+        };
+        rows.chunks(features).enumerate().map(of_head).collect()
     }
 
     /// The rows of a head, at places 0, 1, ….
@@ -113,25 +125,19 @@ impl<G: Algebra, M: Model> Engine<'_, G, M> {
             Some(mask) => self.masked(scores, mask)?.1.clone(),
             None => scores.packed.clone(),
         };
-        // Terms of one result: those of its sentence, or of all.
-        let groups: Vec<Vec<usize>> = if scores.first {
-            vec![(0..value.packed.len()).collect()]
-        } else {
-            (0..value.packed.len()).map(|sentence| vec![sentence]).collect()
-        };
-        let mut mixed = Vec::with_capacity(groups.len());
-        for group in groups {
-            let mut terms: Vec<Terms<G>> = self.no_terms();
-            for &sentence in &group {
-                let columns = self.head_columns(&value.packed[sentence], Side::Scatter)?;
-                let scores = Matrix { level: value.packed[sentence].level, ..packed[sentence].clone() };
-                let mut rows = self.algebra.split(&scores)?.into_iter();
-                for (terms, columns) in terms.iter_mut().zip(columns) {
-                    terms.columns.extend(columns.into_iter().take(length));
-                    terms.rows.extend(rows.by_ref().take(length));
+        let mut mixed: Vec<Matrix<G::Piece>> = Vec::with_capacity(value.packed.len());
+        for (values, scores_of) in value.packed.iter().zip(&packed) {
+            let rows = self.algebra.split(&scores_of.at_most(values.level))?;
+            let own = self.mix_rows(values, rows, length, scores.first)?;
+            match mixed.first_mut() {
+                // Every sentence has a column to itself, so that no entry grows.
+                Some(sum) if scores.first => {
+                    let bound = sum.entries.bound;
+                    *sum = self.algebra.add(sum, &own)?;
+                    sum.entries.bound = bound;
                 }
+                _ => mixed.push(own),
             }
-            mixed.push(self.assemble(&terms, value.packed[group[0]].entries.bound, scores.first)?);
         }
         Ok(Tensor::packed(self.places(self.config().width, scores.first)?, mixed, scores.first))
     }
@@ -161,8 +167,23 @@ impl<G: Algebra, M: Model> Engine<'_, G, M> {
         Ok(masked)
     }
 
-    fn no_terms(&self) -> Vec<Terms<G>> {
-        (0..self.config().heads).map(|_| Terms { columns: Vec::new(), rows: Vec::new() }).collect()
+    /// Σ column ⊗ row, the columns those of a matrix of features, the rows `count` for every head.
+    fn mix_rows(
+        &mut self,
+        x: &Matrix<G::Piece>,
+        rows: Vec<G::Row>,
+        count: usize,
+        first: bool,
+    ) -> Result<Matrix<G::Piece>, Error> {
+        let mut rows = rows.into_iter();
+        let mut terms = Vec::new();
+        for columns in self.head_columns(x, Side::Scatter)? {
+            terms.push(Terms {
+                columns: columns.into_iter().take(count).collect(),
+                rows: rows.by_ref().take(count).collect(),
+            });
+        }
+        self.assemble(&terms, x.entries.bound, first)
     }
 
     /// The columns of every head of a matrix of features.

@@ -30,6 +30,7 @@ mod places;
 mod tensor;
 mod trained;
 mod training;
+mod watched;
 
 pub use algebra::{Algebra, Matrix, Rings};
 pub use encrypted::Encrypted;
@@ -40,3 +41,4 @@ pub use keys::required_keys;
 pub use places::{Degrees, Place, Places, RowSum};
 pub use tensor::{Mask, Slots, Tensor};
 pub use trained::{Span, Trained, TrainedPlaces};
+pub use watched::{Moment, Operation, Watched};

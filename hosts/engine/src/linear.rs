@@ -1,6 +1,7 @@
 //! Linear maps by plaintext weights.
 
 use crate::algebra::{Algebra, Matrix};
+use crate::attention::SCORES_LEVEL;
 use crate::executor::Engine;
 use crate::{Error, Places, Tensor};
 use veilformer::matrix::PlainMatrix;
@@ -98,9 +99,14 @@ impl<G: Algebra, M: Model> Engine<'_, G, M> {
             Scale::Largest => (reach, self.algebra.rings().message_scale / reach),
         };
         let w = w.with_bound(bound / entries.bound);
+        // What goes to a bootstrap, or joins a stream that does, needs no level behind the product.
+        let level = match weight {
+            Parameter::Expand(_) | Parameter::Contract(_) | Parameter::Output(_) => 1,
+            _ => usize::MAX,
+        };
         let mut packed = Vec::with_capacity(x.packed.len());
         for matrix in &x.packed {
-            packed.push(self.algebra.multiply_plain(&w, matrix, scale)?);
+            packed.push(self.algebra.multiply_plain(&w, &matrix.at_most(level), scale)?);
         }
         Ok(Tensor::packed(places, packed, x.first))
     }
@@ -170,7 +176,10 @@ impl<G: Algebra, M: Model> Engine<'_, G, M> {
         layer: usize,
     ) -> Result<f64, Error> {
         let rings = self.algebra.rings();
-        let below = rings.moduli[rings.level - 1];
+        let below = rings.moduli[match projection {
+            Projection::Value => rings.level - 1,
+            _ => SCORES_LEVEL,
+        }];
         // Columns are at as many times the scale of rows as there are of them.
         let columns = (rings.degrees.small / x.places.layout().rank()) as f64;
         if projection == Projection::Value {

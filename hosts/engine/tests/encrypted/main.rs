@@ -2,4 +2,5 @@
 
 mod forward;
 mod training;
+mod watched;
 mod world;
