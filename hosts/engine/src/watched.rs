@@ -40,6 +40,12 @@ pub enum Operation {
     Turn,
     /// Columns contracted with a matrix.
     Gather,
+    /// Rows that wait to be packed: columns times a matrix, or turned into rows.
+    Rows,
+    /// A matrix contracted with a row.
+    Outer,
+    /// A matrix one level down at another scale.
+    Rescale,
     /// A product of slots, or a sum of such.
     SlotProduct,
     /// A product of slots with something known, encoded for it.
@@ -184,6 +190,51 @@ impl<G: Algebra, F: FnMut(Operation, Moment)> Algebra for Watched<G, F> {
         bound: f64,
     ) -> Result<G::Row, Error> {
         self.step(Operation::Gather, |inner| inner.gather(columns, x, bound))
+    }
+
+    fn subtract(&mut self, x: &Matrix<G::Piece>, y: &Matrix<G::Piece>) -> Result<Matrix<G::Piece>, Error> {
+        self.step(Operation::Sum, |inner| inner.subtract(x, y))
+    }
+
+    fn lift(&mut self, x: &Matrix<G::Piece>, factor: i32) -> Result<Matrix<G::Piece>, Error> {
+        self.step(Operation::Sum, |inner| inner.lift(x, factor))
+    }
+
+    fn rescale(&mut self, x: &Matrix<G::Piece>, scale: f64) -> Result<Matrix<G::Piece>, Error> {
+        self.step(Operation::Rescale, |inner| inner.rescale(x, scale))
+    }
+
+    fn row_products(
+        &mut self,
+        left: &[G::Column],
+        right: &Matrix<G::Piece>,
+        bound: f64,
+    ) -> Result<(Entries, Vec<G::Piece>), Error> {
+        self.step(Operation::Rows, |inner| inner.row_products(left, right, bound))
+    }
+
+    fn transposed_rows(
+        &mut self,
+        columns: &[G::Column],
+        count: usize,
+    ) -> Result<(Entries, Vec<G::Piece>), Error> {
+        self.step(Operation::Rows, |inner| inner.transposed_rows(columns, count))
+    }
+
+    fn outer(&mut self, x: &Matrix<G::Piece>, row: &G::Row, bound: f64) -> Result<Matrix<G::Piece>, Error> {
+        self.step(Operation::Outer, |inner| inner.outer(x, row, bound))
+    }
+
+    fn total(&mut self, rows: &[G::Row]) -> Result<G::Row, Error> {
+        self.step(Operation::Sum, |inner| inner.total(rows))
+    }
+
+    fn diagonal(&mut self, row: &G::Row, count: usize) -> Result<Vec<G::Row>, Error> {
+        self.step(Operation::ScatterColumns, |inner| inner.diagonal(row, count))
+    }
+
+    fn column_matrix(&mut self, column: &G::Column) -> Result<Matrix<G::Piece>, Error> {
+        self.step(Operation::Sum, |inner| inner.column_matrix(column))
     }
 
     fn pack(&mut self, rows: &[G::Row]) -> Result<Matrix<G::Piece>, Error> {

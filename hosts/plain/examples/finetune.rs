@@ -65,7 +65,11 @@ fn main() -> Result<(), Box<dyn Error>> {
         let seen = observe(&config, tuner.parameters(), &dev, Functions::Exact)?;
         let score = Metric::of(task).of_logits(&seen.logits, &labels);
         let (loss, seconds) = (loss / train.len() as f64, start.elapsed().as_secs_f64());
-        print!("epoch {}/{epochs}: loss {loss:.4}, {:?} {score:.4}, {seconds:.0} s;", epoch + 1, Metric::of(task));
+        print!(
+            "epoch {}/{epochs}: loss {loss:.4}, {:?} {score:.4}, {seconds:.0} s;",
+            epoch + 1,
+            Metric::of(task)
+        );
         for site in Site::all(&config) {
             let (low, high) = seen.ranges.get(site);
             print!(" {} {low:.2}..{high:.2}", site_name(site));

@@ -12,8 +12,8 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use veilformer::transformer::Site;
-use veilformer_plain::parameters::site_name;
 use veilformer_plain::model::{Model, Reached, Training};
+use veilformer_plain::parameters::site_name;
 use veilformer_plain::pretrain::{MASK, Pretraining, Report, probe, stream};
 use veilformer_plain::sites::{Approximations, Ranges};
 use veilformer_plain::tiny;

@@ -176,6 +176,7 @@ pub(crate) const NAMES: &[&str] = &[
     lanes::NAMES[1],
     pair::NAMES[0],
     pair::NAMES[1],
+    pair::NAMES[2],
     slots::NAME,
     "infer/veil-mini",
     engine::NAMES[0],

@@ -95,13 +95,7 @@ pub fn step(
 
 /// A yardstick that nothing random enters: the mean loss of every fourth piece of the first `sequences` stretches of T − 1
 /// pieces of a stream, hidden behind the piece `mask`. Token 0 predicts nothing here.
-pub fn probe(
-    config: &Config,
-    weights: &Parameters<f32>,
-    mask: u32,
-    stream: &[u16],
-    sequences: usize,
-) -> f64 {
+pub fn probe(config: &Config, weights: &Parameters<f32>, mask: u32, stream: &[u16], sequences: usize) -> f64 {
     let bounds = Bounds::new(config, |_| Bound::NONE);
     let (mut loss, mut count) = (0.0, 0.0);
     for pieces in stream.chunks_exact(config.length - 1).take(sequences) {
@@ -353,8 +347,12 @@ impl Pass<'_> {
         let mut dz = Array2::zeros((t, t));
         for (token, row, column) in self.heads() {
             let block = s![token..token + t, column..column + n];
-            let (q, k, v, d) =
-                (tape.query.slice(block), tape.key.slice(block), tape.value.slice(block), d_mixed.slice(block));
+            let (q, k, v, d) = (
+                tape.query.slice(block),
+                tape.key.slice(block),
+                tape.value.slice(block),
+                d_mixed.slice(block),
+            );
             let scores = tape.scores.slice(s![row..row + t, ..]);
             general_mat_mul(1.0, &scores.t(), &d, 0.0, &mut dv.slice_mut(block));
             general_mat_mul(1.0, &d, &v.t(), 0.0, &mut dz);
@@ -367,8 +365,12 @@ impl Pass<'_> {
             general_mat_mul(2.0 * c, &dz, &k, 0.0, &mut dq);
             general_mat_mul(2.0 * c, &dz.t(), &q, 0.0, &mut dk);
             let (by_query, by_key) = (dz.sum_axis(ndarray::Axis(1)), dz.sum_axis(ndarray::Axis(0)));
-            for (((mut dq, mut dk), (q, k)), (&a, &b)) in
-                dq.rows_mut().into_iter().zip(dk.rows_mut()).zip(q.rows().into_iter().zip(k.rows())).zip(by_query.iter().zip(&by_key))
+            for (((mut dq, mut dk), (q, k)), (&a, &b)) in dq
+                .rows_mut()
+                .into_iter()
+                .zip(dk.rows_mut())
+                .zip(q.rows().into_iter().zip(k.rows()))
+                .zip(by_query.iter().zip(&by_key))
             {
                 dq.scaled_add(-2.0 * c * a, &q);
                 dk.scaled_add(-2.0 * c * b, &k);

@@ -166,10 +166,8 @@ impl<'a> Pretraining<'a> {
         let parts = self.next_batch();
         let predictions: usize = parts.iter().map(|p| p.predictions.len()).sum();
         let rows: usize = parts.iter().map(|p| p.tokens.len()).sum();
-        let shares = Shares {
-            prediction: 1.0 / predictions.max(1) as f32,
-            penalty: 1.0 / rows.max(1) as f32,
-        };
+        let shares =
+            Shares { prediction: 1.0 / predictions.max(1) as f32, penalty: 1.0 / rows.max(1) as f32 };
         let done: Vec<_> = parts
             .par_iter()
             .map(|part| {

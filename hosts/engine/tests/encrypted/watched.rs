@@ -1,14 +1,12 @@
 //! An algebra under observation computes the same, and its observer misses nothing. On toy parameters, which are insecure.
 
-mod world;
-
+use crate::world::{Client, World};
 use std::cell::RefCell;
 use std::rc::Rc;
 use veilformer::ckks::{Ciphertext, ParametersLiteral};
 use veilformer::transformer::slots::SlotArithmetic;
 use veilformer_engine::{Algebra, Moment, Operation, Places, Watched};
 use veilformer_multicore::Multicore;
-use world::{Client, World};
 
 /// Some slots, squared, lowered and bootstrapped again.
 fn squared<G: Algebra>(algebra: &mut G, x: &G::Vector) -> (Vec<Rc<G::Piece>>, usize) {
