@@ -128,7 +128,8 @@ impl<G: Algebra, M: Model> Engine<'_, G, M> {
         let mut mixed: Vec<Matrix<G::Piece>> = Vec::with_capacity(value.packed.len());
         for (values, scores_of) in value.packed.iter().zip(&packed) {
             let rows = self.algebra.split(&scores_of.at_most(values.level))?;
-            let own = self.mix_rows(values, rows, length, scores.first)?;
+            let bound = values.entries.bound * length as f64;
+            let own = self.mix_rows(values, rows, length, bound, scores.first)?;
             match mixed.first_mut() {
                 // Every sentence has a column to itself, so that no entry grows.
                 Some(sum) if scores.first => {
@@ -173,6 +174,7 @@ impl<G: Algebra, M: Model> Engine<'_, G, M> {
         x: &Matrix<G::Piece>,
         rows: Vec<G::Row>,
         count: usize,
+        bound: f64,
         first: bool,
     ) -> Result<Matrix<G::Piece>, Error> {
         let mut rows = rows.into_iter();
@@ -183,7 +185,7 @@ impl<G: Algebra, M: Model> Engine<'_, G, M> {
                 rows: rows.by_ref().take(count).collect(),
             });
         }
-        self.assemble(&terms, x.entries.bound, first)
+        self.assemble(&terms, bound, first)
     }
 
     /// The columns of every head of a matrix of features.
@@ -192,7 +194,8 @@ impl<G: Algebra, M: Model> Engine<'_, G, M> {
         rows.chunks(self.config().head_width()).map(|rows| self.algebra.columns(rows, side)).collect()
     }
 
-    /// Σ column ⊗ row for every head, heads below each other: a matrix of all features.
+    /// Σ column ⊗ row for every head, heads below each other: a matrix of all features, within `bound`. Of gradients that
+    /// is an estimate: one level above the bottom there is room, and their own bounds are calibrated.
     fn assemble(&mut self, terms: &[Terms<G>], bound: f64, first: bool) -> Result<Matrix<G::Piece>, Error> {
         let form = Error::Form { operation: "a product with scores" };
         let (features, width) = (self.config().head_width(), self.config().width);
@@ -202,7 +205,6 @@ impl<G: Algebra, M: Model> Engine<'_, G, M> {
             (0..places.layout().ciphertexts()).map(|_| Vec::new()).collect();
         let mut result = None;
         for (head, Terms { columns, rows }) in terms.iter().enumerate() {
-            let bound = bound * columns.len() as f64;
             let pairs: Vec<_> = columns.iter().zip(rows).collect();
             let product = self.algebra.scatter(&pairs, bound)?;
             let at = head * features;
