@@ -220,6 +220,14 @@ class Bench:
             out.append(words)
         return out
 
+    def odd_power_sums(self, basis, x):
+        rows = [self.polynomial(basis, 1 + i) for i in range(5)]
+        return [
+            [sum(pow(w, i * (2 * a + 1), q) * row[p][j] for i, row in enumerate(rows)) % q for j, w in enumerate(x[p])]
+            for a in range(4)
+            for p, q in enumerate(self.primes(basis))
+        ]
+
     def row_products(self, basis):
         k, inputs, sums = 1 << self.choice(basis, 5), 3, 2
         basis = self.few(basis)
@@ -349,6 +357,8 @@ class Bench:
             return self.row_products(basis)
         if kernel == "BlockProducts":
             return self.block_products(basis)
+        if kernel == "OddPowerSums":
+            return self.odd_power_sums(basis, x)
         if kernel in ("ModDown", "ModDownAdd"):
             out = []
             for kept, dropped in ((ordinary, special), (ordinary - 1, 0), (ordinary - 1, special)):
@@ -369,7 +379,7 @@ class Bench:
 
 KERNELS = """WriteSigned Copy Clear NttForward NttInverse AddAssign SubAssign NegateAssign MultiplyAssign MultiplyAdd
 MultiplyScalarAssign MultiplyScalarAdd AddScalarAssign Automorphism AutomorphismAdd Repeat Convert Tensor ModUp InnerProduct
-ModDown ModDownAdd KeySwitch HoistedSums NttPartial RowProducts BlockProducts""".split()
+ModDown ModDownAdd KeySwitch HoistedSums NttPartial RowProducts BlockProducts OddPowerSums""".split()
 
 
 def is_prime(n):

@@ -22,7 +22,7 @@
 //!   secret limbs; types enforce it.
 //!
 //! The coarse kernels (`mod_up`, `inner_product`, `mod_down`, `mod_down_add`,
-//! `key_switch`, `hoisted_sums`) are provided in terms of the fine ones. An
+//! `key_switch`, `hoisted_sums`, `odd_power_sums`) are provided in terms of the fine ones. An
 //! accelerator overrides them to fuse memory passes, and must keep the result.
 //! P is the product of the special primes *in use*, the first k of the chain's:
 //! k is what the limbs of the output say, from none to all of them.
@@ -30,6 +30,7 @@
 pub mod conformance;
 pub mod engine;
 mod error;
+mod key;
 mod offload;
 mod polynomial;
 mod portable;
@@ -38,10 +39,12 @@ mod transform;
 mod verify;
 
 pub use error::{Error, ErrorKind};
+pub use key::KeyRow;
+use key::multiply_add_row;
 pub use offload::{Offload, OffloadCounters, OffloadError};
 pub use polynomial::{Coefficients, Evaluations, Form, Limbs, Polynomial};
 pub use portable::Portable;
-pub use rows::{RowSums, check_block, check_blocks, check_rows};
+pub use rows::{RowSums, check_block, check_blocks, check_powers, check_rows};
 pub use transform::{Factors, Step, check_repeat, check_sums};
 
 use crate::ring::{Basis, MAX_LIMBS, ModulusChain, Word};
@@ -233,6 +236,21 @@ pub trait Accelerator: Sync + Sized {
         right: &[&[Self::Limb]],
         destination: &mut [&mut [Self::Limb]],
     ) -> Result<(), Error>;
+
+    /// sums\[a\] = Σ_i x^(i·(2a + 1)) ⊙ rows\[i\]: polynomials with these coefficients, word by word, at the odd
+    /// powers of x.
+    ///
+    /// # Errors
+    /// Those of [`check_powers`], and the accelerator's.
+    fn odd_power_sums(
+        &self,
+        basis: Basis,
+        x: &[Self::Limb],
+        rows: &[&[Self::Limb]],
+        sums: &mut [&mut [Self::Limb]],
+    ) -> Result<(), Error> {
+        rows::odd_power_sums(self, basis, x, rows, sums)
+    }
 
     /// The product of two degree-one pairs without relinearisation:
     /// d = (x0·y0, x0·y1 + x1·y0, x1·y1).
@@ -439,38 +457,6 @@ pub trait Accelerator: Sync + Sized {
         }
         Ok(())
     }
-}
-
-/// One half of one digit of a key, trimmed to Q_level ∪ P.
-pub struct KeyRow<'a, L> {
-    /// The limbs of q_0 … q_level.
-    pub ordinary: &'a [L],
-    /// The limbs of P.
-    pub special: &'a [L],
-}
-
-impl<'a, L> KeyRow<'a, L> {
-    /// Limb `i` of the row.
-    pub fn limb(&self, i: usize) -> Option<&'a L> {
-        self.ordinary.get(i).or_else(|| self.special.get(i.checked_sub(self.ordinary.len())?))
-    }
-}
-
-/// sum += digit ⊙ row over `level` ∪ P.
-fn multiply_add_row<A: Accelerator>(
-    accelerator: &A,
-    level: Basis,
-    sum: &mut [A::Limb],
-    digit: &[A::Limb],
-    row: &KeyRow<'_, A::Limb>,
-) -> Result<(), Error> {
-    check(level.len(), row.ordinary.len())?;
-    check(sum.len(), row.ordinary.len() + row.special.len())?;
-    check(sum.len(), digit.len())?;
-    let (sum_q, sum_p) = sum.split_at_mut(level.len());
-    let (digit_q, digit_p) = digit.split_at(level.len());
-    accelerator.multiply_add(level, sum_q, digit_q, row.ordinary)?;
-    accelerator.multiply_add(Basis::new(0, 0, row.special.len()), sum_p, digit_p, row.special)
 }
 
 /// An accelerator whose memory is this process's own and whose kernels run in

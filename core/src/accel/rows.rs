@@ -1,7 +1,7 @@
 //! What the products of the matrix room are given: [`Accelerator::row_products`](super::Accelerator::row_products)
 //! and [`Accelerator::block_products`](super::Accelerator::block_products).
 
-use super::{Error, check};
+use super::{Accelerator, Error, Limbs, check, polynomial};
 use crate::ring::{Basis, ModulusChain};
 
 /// What [`Accelerator::row_products`](super::Accelerator::row_products) writes for k output rows: k samples of one
@@ -71,4 +71,50 @@ pub fn check_blocks<L>(
 /// [`Error::Range`].
 pub fn check_block(degree: usize, block: usize) -> Result<(), Error> {
     if block.is_power_of_two() && (8..=degree).contains(&block) { Ok(()) } else { Err(Error::Range) }
+}
+
+/// `Ok` when the arguments of [`Accelerator::odd_power_sums`] fit together.
+///
+/// # Errors
+/// [`Error::Shape`] when lengths differ or the chain lacks a prime.
+pub fn check_powers<L>(
+    chain: &ModulusChain,
+    basis: Basis,
+    x: &[L],
+    rows: &[&[L]],
+    sums: &[&mut [L]],
+) -> Result<(), Error> {
+    if !basis.fits(chain) {
+        return Err(Error::Shape { have: chain.moduli().len(), need: basis.len() });
+    }
+    check(basis.len(), x.len())?;
+    rows.iter().try_for_each(|row| check(basis.len(), row.len()))?;
+    sums.iter().try_for_each(|sum| check(basis.len(), sum.len()))
+}
+
+/// [`Accelerator::odd_power_sums`] by Horner's rule.
+pub(super) fn odd_power_sums<A: Accelerator>(
+    accelerator: &A,
+    basis: Basis,
+    x: &[A::Limb],
+    rows: &[&[A::Limb]],
+    sums: &mut [&mut [A::Limb]],
+) -> Result<(), Error> {
+    check_powers(accelerator.chain(), basis, x, rows, sums)?;
+    let copy = || -> Result<Limbs<A>, Error> {
+        let mut limbs = polynomial::allocate_limbs(accelerator, basis.len())?;
+        accelerator.copy(&mut limbs, x)?;
+        Ok(limbs)
+    };
+    let (mut power, mut square) = (copy()?, copy()?);
+    accelerator.multiply_assign(basis, &mut square, x)?;
+    for sum in sums {
+        accelerator.clear(sum)?;
+        for row in rows.iter().rev() {
+            accelerator.multiply_assign(basis, sum, &power)?;
+            accelerator.add_assign(basis, sum, row)?;
+        }
+        accelerator.multiply_assign(basis, &mut power, &square)?;
+    }
+    Ok(())
 }

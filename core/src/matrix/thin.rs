@@ -143,6 +143,19 @@ impl<A: Accelerator> EncryptedRow<A> {
         &mut self.ciphertext
     }
 
+    /// From a matrix of one row, whose ciphertext has nothing else in it.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] for more rows.
+    pub fn from_row(x: EncryptedMatrix<[Ciphertext<A>; 1]>) -> Result<Self, Error> {
+        let (entries, have) = (*x.entries(), x.entries().layout.shape());
+        if have.0 != 1 {
+            return Err(Error::Shape { have, need: (1, have.1) });
+        }
+        let [ciphertext] = x.into_ciphertexts();
+        Ok(Self { entries, ciphertext })
+    }
+
     /// Layout (of one row), scale, bound and noise.
     pub fn entries(&self) -> &Entries {
         &self.entries

@@ -77,7 +77,7 @@ pub fn forward<E: Executor>(
 ) -> Result<E::Tensor, E::Error> {
     let mut x = input;
     for layer in 0..config.layers {
-        (x, _) = encoder_layer::<Discard, E>(config, executor, layer, x, mask)?;
+        x = forward_layer(config, executor, layer, x, mask)?;
     }
     Ok(head::<Discard, E>(config, executor, x)?.0)
 }
@@ -99,6 +99,17 @@ pub fn forward_recorded<E: Executor>(
     }
     let (logits, head) = head::<Record, E>(config, executor, x)?;
     Ok((logits, Tape { layers, head }))
+}
+
+/// What a single encoder layer makes of its T×d input: T×d, or 1×d of token 0 where the layer is the last.
+pub fn forward_layer<E: Executor>(
+    config: &Config,
+    executor: &mut E,
+    layer: usize,
+    input: E::Tensor,
+    mask: &E::Tensor,
+) -> Result<E::Tensor, E::Error> {
+    Ok(encoder_layer::<Discard, E>(config, executor, layer, input, mask)?.0)
 }
 
 /// x + Attn(LN(x)), then x + FFN(LN(x)).

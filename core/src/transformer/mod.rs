@@ -38,7 +38,8 @@ pub use config::{Config, ConfigError, Kernel, Loss, MAX_LAYERS, Targets};
 pub use embedding::{EmbeddingNorm, embed_token, position};
 pub use executor::{Executor, TrainingExecutor};
 pub use forward::{
-    Discard, HeadTape, Keep, LayerTape, ProjectionTape, Record, Tape, forward, forward_recorded,
+    Discard, HeadTape, Keep, LayerTape, ProjectionTape, Record, Tape, forward, forward_layer,
+    forward_recorded,
 };
 pub use optimizer::{AdamWHe, Moments, OptimizerError, OptimizerExecutor, Step, adamw_he};
 pub use parameters::{Norm, Parameter, Projection, Shape};

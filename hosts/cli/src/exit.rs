@@ -121,6 +121,17 @@ impl From<veilformer::matrix::Error> for Failure {
     }
 }
 
+impl From<veilformer_engine::Error> for Failure {
+    fn from(error: veilformer_engine::Error) -> Self {
+        use veilformer_engine::Error as E;
+        match error {
+            E::Matrix(error) => error.into(),
+            E::Scheme(error) => error.into(),
+            error => Self::new(Exit::Failure, error.to_string()),
+        }
+    }
+}
+
 impl From<wire::Error> for Failure {
     fn from(error: wire::Error) -> Self {
         use wire::Error as E;

@@ -119,6 +119,10 @@ impl slots::Model for LoadedModel {
     fn gradient_bound(&self, site: Site) -> Option<f64> {
         self.model.approximations.gradient_bound(site)
     }
+
+    fn adapter_gradient_bound(&self, layer: usize) -> Option<f64> {
+        self.model.approximations.adapter_gradient_bound(layer)
+    }
 }
 
 /// A sentence, as text and as tokens.

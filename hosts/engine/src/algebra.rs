@@ -30,6 +30,14 @@ pub struct Matrix<P> {
     pub pieces: Vec<Rc<P>>,
 }
 
+impl<P> Matrix<P> {
+    /// The same matrix modulo no more primes than `level` has, for what takes no more.
+    #[must_use]
+    pub fn at_most(&self, level: usize) -> Self {
+        Self { level: self.level.min(level), ..self.clone() }
+    }
+}
+
 // Pieces are shared, not copied.
 impl<P> Clone for Matrix<P> {
     fn clone(&self) -> Self {
@@ -184,4 +192,76 @@ pub trait Algebra {
     /// # Errors
     /// From the algebra.
     fn pack(&mut self, rows: &[Self::Row]) -> Result<Matrix<Self::Piece>, Error>;
+
+    /// x − y, at the lower level of the two.
+    ///
+    /// # Errors
+    /// As [`Algebra::add`].
+    fn subtract(
+        &mut self,
+        x: &Matrix<Self::Piece>,
+        y: &Matrix<Self::Piece>,
+    ) -> Result<Matrix<Self::Piece>, Error>;
+
+    /// The same entries at an integer multiple of their scale.
+    ///
+    /// # Errors
+    /// From the scheme.
+    fn lift(&mut self, x: &Matrix<Self::Piece>, factor: i32) -> Result<Matrix<Self::Piece>, Error>;
+
+    /// The same entries one level down, close to a scale.
+    ///
+    /// # Errors
+    /// From the scheme.
+    fn rescale(&mut self, x: &Matrix<Self::Piece>, scale: f64) -> Result<Matrix<Self::Piece>, Error>;
+
+    /// (column t)·right, contracted over rows: one row that waits to be packed for every column.
+    ///
+    /// # Errors
+    /// From the algebra.
+    fn row_products(
+        &mut self,
+        left: &[Self::Column],
+        right: &Matrix<Self::Piece>,
+        bound: f64,
+    ) -> Result<(Entries, Vec<Self::Piece>), Error>;
+
+    /// Every column as a row that waits to be packed.
+    ///
+    /// # Errors
+    /// From the algebra.
+    fn transposed_rows(
+        &mut self,
+        columns: &[Self::Column],
+        count: usize,
+    ) -> Result<(Entries, Vec<Self::Piece>), Error>;
+
+    /// x·rowᵀ, contracted over columns: a matrix whose column 0 is the result; its others are of no use.
+    ///
+    /// # Errors
+    /// From the algebra.
+    fn outer(
+        &mut self,
+        x: &Matrix<Self::Piece>,
+        row: &Self::Row,
+        bound: f64,
+    ) -> Result<Matrix<Self::Piece>, Error>;
+
+    /// The sum of rows.
+    ///
+    /// # Errors
+    /// From the algebra.
+    fn total(&mut self, rows: &[Self::Row]) -> Result<Self::Row, Error>;
+
+    /// The first `count` rows of the diagonal matrix of a row's entries, at as many times its scale as there are columns.
+    ///
+    /// # Errors
+    /// From the algebra.
+    fn diagonal(&mut self, row: &Self::Row, count: usize) -> Result<Vec<Self::Row>, Error>;
+
+    /// A column that makes rows, as a matrix with nothing in its other columns.
+    ///
+    /// # Errors
+    /// From the algebra.
+    fn column_matrix(&mut self, column: &Self::Column) -> Result<Matrix<Self::Piece>, Error>;
 }

@@ -3,12 +3,25 @@
 use crate::algebra::{Algebra, Matrix};
 use crate::executor::Engine;
 use crate::functions::compose;
-use crate::tensor::Slots;
-use crate::{Error, Tensor};
+use crate::linear::FACTOR_SCALE;
+use crate::tensor::{Mask, Masked, Slots};
+use crate::{Error, Places, Tensor};
 use std::rc::Rc;
 use veilformer::matrix::{Entries, Side};
 use veilformer::transformer::Site;
 use veilformer::transformer::slots::{Model, SlotArithmetic};
+
+/// The level at which keys meet queries: what comes out of that goes to a bootstrap, which needs none.
+pub(crate) const SCORES_LEVEL: usize = 1;
+
+/// The queries of a head: by themselves, and by columns.
+type Queries<G> = (Matrix<<G as Algebra>::Piece>, Vec<<G as Algebra>::Column>);
+
+/// Columns and rows whose products are added up.
+struct Terms<G: Algebra> {
+    columns: Vec<G::Column>,
+    rows: Vec<G::Row>,
+}
 
 impl<G: Algebra, M: Model> Engine<'_, G, M> {
     /// How far below zero the kernel's exponents reach.
@@ -29,47 +42,46 @@ impl<G: Algebra, M: Model> Engine<'_, G, M> {
         let (heads, features, length) = (config.heads, config.head_width(), config.length);
         let places = self.places(heads * length, false)?;
         let places = if query.first { places.with_used(self.sentences()) } else { places };
-        let rank = places.layout().rank();
-        let mut queries: Option<Vec<G::Row>> = None;
+        let mut queries = Vec::new();
         let mut packed = Vec::with_capacity(key.packed.len());
         for (sentence, keys) in key.packed.iter().enumerate() {
             let own = if query.first { 0 } else { sentence };
             let matrix = query.packed.get(own).ok_or(Error::Form { operation: "the scores" })?;
-            if queries.is_none() || !query.first {
-                queries = Some(self.algebra.split(matrix)?);
+            if sentence == 0 || !query.first {
+                queries.clear();
+                queries = self.queries(&matrix.at_most(SCORES_LEVEL))?;
             }
-            let keys = self.algebra.split(keys)?;
+            let keys = self.algebra.split(&keys.at_most(SCORES_LEVEL))?;
             let mut exponents = Vec::with_capacity(heads * length);
             let mut entries = None;
-            for (head, keys) in keys.chunks(features).enumerate() {
-                let first = head * features;
-                let rows = queries.as_ref().map_or(&[][..], |rows| &rows[first..first + features]);
-                let query_columns = self.algebra.columns(rows, Side::Gather)?;
+            for (keys, (of_head, query_columns)) in keys.chunks(features).zip(&queries) {
                 let key_columns = self.algebra.columns(keys, Side::Gather)?;
-                let of_head = self.head(matrix, first, features)?;
                 let (of_rows, rows) =
-                    self.algebra.exponents(&key_columns[..length], &of_head, &query_columns, bound)?;
+                    self.algebra.exponents(&key_columns[..length], of_head, query_columns, bound)?;
                 entries = Some(of_rows);
                 exponents.extend(rows);
             }
             let waiting = entries.ok_or(Error::Form { operation: "the scores" })?;
-            let (mut entries, mut pieces) = (waiting, Vec::new());
-            let mut exponents = exponents.into_iter().peekable();
-            while exponents.peek().is_some() {
-                let (of_piece, piece) =
-                    self.algebra.pick(&waiting, exponents.by_ref().take(rank).collect())?;
-                entries = of_piece;
-                pieces.push(Rc::new(piece));
-            }
+            let packed_rows = self.pack_waiting(&places, &waiting, exponents, SCORES_LEVEL - 1)?;
             // An exponent of the kernel is 2c times half a squared distance.
-            let scale = entries.scale / (2.0 * config.kernel_scale());
-            let entries = Entries { layout: *places.layout(), scale, ..entries };
-            packed.push(Matrix { entries, level: matrix.level.saturating_sub(1), pieces });
+            let scale = packed_rows.entries.scale / (2.0 * config.kernel_scale());
+            let entries = Entries { scale, ..packed_rows.entries };
+            packed.push(Matrix { entries, ..packed_rows });
         }
         let exponents = self.raise(&places, &packed)?;
         drop(packed);
         let kernel = self.kernel(&exponents, layer)?;
         Ok(Tensor { slots: Some(Rc::new(kernel)).into(), ..Tensor::packed(places, Vec::new(), query.first) })
+    }
+
+    /// The queries of every head, by themselves and by columns.
+    fn queries(&mut self, x: &Matrix<G::Piece>) -> Result<Vec<Queries<G>>, Error> {
+        let features = self.config().head_width();
+        let rows = self.algebra.split(x)?;
+        let of_head = |(head, rows)| {
+            Ok((self.head(x, head * features, features)?, self.algebra.columns(rows, Side::Gather)?))
+        };
+        rows.chunks(features).enumerate().map(of_head).collect()
     }
 
     /// The rows of a head, at places 0, 1, ….
@@ -108,69 +120,276 @@ impl<G: Algebra, M: Model> Engine<'_, G, M> {
 
     /// S·V for every head, of keys that the mask lets count.
     pub(crate) fn values(&mut self, scores: &Tensor<G>, value: &Tensor<G>) -> Result<Tensor<G>, Error> {
+        let length = self.config().length;
+        let packed = match &value.mask {
+            Some(mask) => self.masked(scores, mask)?.1.clone(),
+            None => scores.packed.clone(),
+        };
+        let mut mixed: Vec<Matrix<G::Piece>> = Vec::with_capacity(value.packed.len());
+        for (values, scores_of) in value.packed.iter().zip(&packed) {
+            let rows = self.algebra.split(&scores_of.at_most(values.level))?;
+            let own = self.mix_rows(values, rows, length, scores.first)?;
+            match mixed.first_mut() {
+                // Every sentence has a column to itself, so that no entry grows.
+                Some(sum) if scores.first => {
+                    let bound = sum.entries.bound;
+                    *sum = self.algebra.add(sum, &own)?;
+                    sum.entries.bound = bound;
+                }
+                _ => mixed.push(own),
+            }
+        }
+        Ok(Tensor::packed(self.places(self.config().width, scores.first)?, mixed, scores.first))
+    }
+
+    /// Scores of keys that the mask lets count, and of queries of the keys' own sentence: in slots, and lowered.
+    fn masked(&mut self, scores: &Tensor<G>, mask: &Mask<G::Vector>) -> Result<Rc<Masked<G>>, Error> {
+        if let Some(masked) = &*scores.masked.borrow() {
+            return Ok(masked.clone());
+        }
         let form = Error::Form { operation: "a product with scores" };
-        let (config, first) = (self.config(), scores.first);
-        let (heads, features, length) = (config.heads, config.head_width(), config.length);
-        let (slots, scores_places) = (self.slots_of(scores)?, scores.places);
-        let mask = value.mask.clone().ok_or(form)?;
+        let (slots, places, first) = (self.slots_of(scores)?, scores.places, scores.first);
         let masked = self.each(&slots, |slots, ciphertext, upper, x| {
             let y = slots.multiply(x, mask.vectors.get(ciphertext).ok_or(form)?)?;
             if !first {
                 return Ok(y);
             }
-            // Of the first tokens of all sentences only the keys' own asks.
             let own = |slot: usize| {
-                let at = scores_places.at(ciphertext, upper, slot);
+                let at = places.at(ciphertext, upper, slot);
                 f64::from(at.is_some_and(|(sentence, _, column)| sentence == column))
             };
             let level = slots.level(&y).saturating_sub(1);
             Ok(slots.multiply_known(&y, &own, level)?)
         })?;
-        let packed = self.lower(&scores_places, &masked, 1.0)?;
-        drop(masked);
-        let places = self.places(config.width, first)?;
+        let packed = self.lower(&places, &masked, 1.0)?;
+        let masked = Rc::new((masked, packed));
+        *scores.masked.borrow_mut() = Some(masked.clone());
+        Ok(masked)
+    }
+
+    /// Σ column ⊗ row, the columns those of a matrix of features, the rows `count` for every head.
+    fn mix_rows(
+        &mut self,
+        x: &Matrix<G::Piece>,
+        rows: Vec<G::Row>,
+        count: usize,
+        first: bool,
+    ) -> Result<Matrix<G::Piece>, Error> {
+        let mut rows = rows.into_iter();
+        let mut terms = Vec::new();
+        for columns in self.head_columns(x, Side::Scatter)? {
+            terms.push(Terms {
+                columns: columns.into_iter().take(count).collect(),
+                rows: rows.by_ref().take(count).collect(),
+            });
+        }
+        self.assemble(&terms, x.entries.bound, first)
+    }
+
+    /// The columns of every head of a matrix of features.
+    fn head_columns(&mut self, x: &Matrix<G::Piece>, side: Side) -> Result<Vec<Vec<G::Column>>, Error> {
+        let rows = self.algebra.split(x)?;
+        rows.chunks(self.config().head_width()).map(|rows| self.algebra.columns(rows, side)).collect()
+    }
+
+    /// Σ column ⊗ row for every head, heads below each other: a matrix of all features.
+    fn assemble(&mut self, terms: &[Terms<G>], bound: f64, first: bool) -> Result<Matrix<G::Piece>, Error> {
+        let form = Error::Form { operation: "a product with scores" };
+        let (features, width) = (self.config().head_width(), self.config().width);
+        let places = self.places(width, first)?;
         let rank = places.layout().rank();
-        let bound = value.packed.first().map_or(1.0, |matrix| matrix.entries.bound) * length as f64;
-        // Terms of one head of one result: those of its sentence, or of all.
-        let groups: Vec<Vec<usize>> = if first {
-            vec![(0..value.packed.len()).collect()]
+        let mut pieces: Vec<Vec<(Rc<G::Piece>, usize)>> =
+            (0..places.layout().ciphertexts()).map(|_| Vec::new()).collect();
+        let mut result = None;
+        for (head, Terms { columns, rows }) in terms.iter().enumerate() {
+            let bound = bound * columns.len() as f64;
+            let pairs: Vec<_> = columns.iter().zip(rows).collect();
+            let product = self.algebra.scatter(&pairs, bound)?;
+            let at = head * features;
+            let piece = product.pieces.first().ok_or(form)?.clone();
+            pieces[at / rank].push((piece, at % rank));
+            result = Some(product);
+        }
+        let result = result.ok_or(form)?;
+        let entries = Entries { layout: *places.layout(), ..result.entries };
+        let pieces = pieces
+            .into_iter()
+            .map(|terms| Ok(Rc::new(self.algebra.add_shifted(&terms)?)))
+            .collect::<Result<Vec<_>, Error>>()?;
+        Ok(Matrix { entries, level: result.level, pieces })
+    }
+
+    /// Rows that wait, packed and all at one scale.
+    fn pack_waiting(
+        &mut self,
+        places: &Places,
+        waiting: &Entries,
+        rows: Vec<G::Piece>,
+        level: usize,
+    ) -> Result<Matrix<G::Piece>, Error> {
+        let rank = places.layout().rank();
+        let (mut entries, mut pieces, mut rows) = (*waiting, Vec::new(), rows.into_iter().peekable());
+        while rows.peek().is_some() {
+            let (of_piece, piece) = self.algebra.pick(waiting, rows.by_ref().take(rank).collect())?;
+            entries = of_piece;
+            pieces.push(Rc::new(piece));
+        }
+        Ok(Matrix { entries: Entries { layout: *places.layout(), ..entries }, level, pieces })
+    }
+
+    /// X·Yᵀ for every head, in the places of scores: row h·T + j holds what row j of Y makes with all rows of X.
+    pub(crate) fn products_of_heads(&mut self, x: &Tensor<G>, y: &Tensor<G>) -> Result<Tensor<G>, Error> {
+        let config = self.config();
+        let (heads, features, length) = (config.heads, config.head_width(), config.length);
+        let places = self.places(heads * length, false)?;
+        let places = if x.first { places.with_used(self.sentences()) } else { places };
+        let mut packed = Vec::with_capacity(y.packed.len());
+        for (sentence, keys) in y.packed.iter().enumerate() {
+            let form = Error::Form { operation: "products of heads" };
+            let queries = x.packed.get(if x.first { 0 } else { sentence }).ok_or(form)?;
+            let queries = Matrix { level: queries.level.min(keys.level), ..queries.clone() };
+            let columns =
+                self.head_columns(&Matrix { level: queries.level, ..keys.clone() }, Side::Gather)?;
+            let (mut waiting, mut rows) = (None, Vec::with_capacity(heads * length));
+            for (head, columns) in columns.iter().enumerate() {
+                let of_head = self.head(&queries, head * features, features)?;
+                let bound = queries.entries.bound * keys.entries.bound * features as f64;
+                let (entries, of_head) = self.algebra.row_products(&columns[..length], &of_head, bound)?;
+                waiting = Some(entries);
+                rows.extend(of_head);
+            }
+            let level = queries.level.saturating_sub(1);
+            packed.push(self.pack_waiting(&places, &waiting.ok_or(form)?, rows, level)?);
+        }
+        Ok(Tensor::packed(places, packed, x.first))
+    }
+
+    /// dS ⊙ S, S masked: what is masked has no gradient.
+    pub(crate) fn scores_backward(
+        &mut self,
+        scores: &Tensor<G>,
+        d_scores: &Tensor<G>,
+    ) -> Result<Tensor<G>, Error> {
+        let masked =
+            scores.masked.borrow().clone().ok_or(Error::Form { operation: "a kernel's gradient" })?;
+        let d = self.slots_of(d_scores)?;
+        let product = self.products(&d, &masked.0)?;
+        let packed = self.lower(&scores.places, &product, 1.0 / product.factor)?;
+        Ok(Tensor::packed(scores.places, packed, scores.first))
+    }
+
+    /// The rows of the transpose of a sentence's scores, head by head, at `level`: as many as there are queries.
+    fn transposed(
+        &mut self,
+        scores: &Matrix<G::Piece>,
+        places: &Places,
+        scale: f64,
+    ) -> Result<Vec<Vec<G::Row>>, Error> {
+        let length = self.config().length;
+        let queries = places.used();
+        let rows = self.algebra.split(scores)?;
+        let mut by_head = Vec::new();
+        for rows in rows.chunks(length) {
+            let columns = self.algebra.columns(rows, Side::Gather)?;
+            let (waiting, rows) = self.algebra.transposed_rows(&columns, queries)?;
+            let turned = self.places(queries, false)?;
+            let packed = self.pack_waiting(&turned, &waiting, rows, scores.level)?;
+            let packed = self.algebra.rescale(&packed, scale)?;
+            by_head.push(self.algebra.split(&packed)?);
+        }
+        Ok(by_head)
+    }
+
+    /// The scale at which transposed scores are multiplied: that of the scores where they meet rows.
+    fn scores_of(&self, scores: &Tensor<G>) -> Result<Vec<Matrix<G::Piece>>, Error> {
+        match &*scores.masked.borrow() {
+            Some(masked) => Ok(masked.1.clone()),
+            None => Ok(scores.packed.clone()),
+        }
+    }
+
+    /// Sᵀ·X for every head.
+    pub(crate) fn values_transposed(
+        &mut self,
+        scores: &Tensor<G>,
+        x: &Tensor<G>,
+    ) -> Result<Tensor<G>, Error> {
+        let form = Error::Form { operation: "a product with transposed scores" };
+        let mut mixed = Vec::new();
+        for (sentence, scores_of) in self.scores_of(scores)?.iter().enumerate() {
+            let matrix = x.packed.get(if x.first { 0 } else { sentence }).ok_or(form)?;
+            let rows = self.transposed(scores_of, &scores.places, self.turned_scale(matrix)?)?;
+            let level = matrix.level.min(scores_of.level - 1);
+            let columns = self.head_columns(&Matrix { level, ..matrix.clone() }, Side::Scatter)?;
+            let terms: Vec<_> =
+                columns.into_iter().zip(rows).map(|(columns, rows)| Terms { columns, rows }).collect();
+            mixed.push(self.assemble(&terms, matrix.entries.bound, false)?);
+        }
+        Ok(Tensor::packed(self.places(self.config().width, false)?, mixed, false))
+    }
+
+    /// The scale of transposed scores that brings a product with columns of x to [`FACTOR_SCALE`].
+    fn turned_scale(&self, x: &Matrix<G::Piece>) -> Result<f64, Error> {
+        let rings = self.algebra.rings();
+        let columns = (rings.degrees.small / x.entries.layout.rank()) as f64;
+        let modulus = rings.moduli.get(x.level).ok_or(Error::Form { operation: "a transpose" })?;
+        Ok(FACTOR_SCALE * modulus / (columns * x.entries.scale))
+    }
+
+    /// Row i of X times the sum of what query i takes of all keys.
+    pub(crate) fn weighed_by_rows(&mut self, scores: &Tensor<G>, x: &Tensor<G>) -> Result<Tensor<G>, Error> {
+        let (heads, length) = (self.config().heads, self.config().length);
+        let packed = self.scores_of(scores)?;
+        let groups: Vec<Vec<usize>> = if scores.first {
+            vec![(0..packed.len()).collect()]
         } else {
-            (0..value.packed.len()).map(|sentence| vec![sentence]).collect()
+            (0..packed.len()).map(|sentence| vec![sentence]).collect()
         };
         let mut mixed = Vec::with_capacity(groups.len());
-        for group in groups {
-            let mut columns: Vec<Vec<G::Column>> = (0..heads).map(|_| Vec::new()).collect();
-            let mut rows: Vec<Vec<G::Row>> = (0..heads).map(|_| Vec::new()).collect();
-            for &sentence in &group {
-                let level = value.packed[sentence].level;
-                let values = self.algebra.split(&value.packed[sentence])?;
-                for (head, values) in values.chunks(features).enumerate() {
-                    let of_head = self.algebra.columns(values, Side::Scatter)?;
-                    columns[head].extend(of_head.into_iter().take(length));
+        for (result, group) in groups.into_iter().enumerate() {
+            let matrix = &x.packed[result];
+            let mut sums: Vec<Vec<G::Row>> = (0..heads).map(|_| Vec::new()).collect();
+            for sentence in group {
+                let rows = self.algebra.split(&Matrix { level: matrix.level, ..packed[sentence].clone() })?;
+                for (sums, rows) in sums.iter_mut().zip(rows.chunks(length)) {
+                    sums.push(self.algebra.total(rows)?);
                 }
-                let scores = Matrix { level, ..packed[sentence].clone() };
-                let mut split = self.algebra.split(&scores)?.into_iter();
-                rows.iter_mut().for_each(|rows| rows.extend(split.by_ref().take(length)));
             }
-            let mut pieces: Vec<Vec<(Rc<G::Piece>, usize)>> =
-                (0..places.layout().ciphertexts()).map(|_| Vec::new()).collect();
-            let mut result = None;
-            for (head, (columns, rows)) in columns.iter().zip(&rows).enumerate() {
-                let terms: Vec<_> = columns.iter().zip(rows).collect();
-                let product = self.algebra.scatter(&terms, bound)?;
-                let at = head * features;
-                let piece = product.pieces.first().ok_or(form)?.clone();
-                pieces[at / rank].push((piece, at % rank));
-                result = Some(product);
-            }
-            let result = result.ok_or(form)?;
-            let entries = Entries { layout: *places.layout(), ..result.entries };
-            let pieces = pieces
-                .into_iter()
-                .map(|terms| Ok(Rc::new(self.algebra.add_shifted(&terms)?)))
-                .collect::<Result<Vec<_>, Error>>()?;
-            mixed.push(Matrix { entries, level: result.level, pieces });
+            mixed.push(self.weighed(matrix, &sums, scores.places.used(), scores.first)?);
         }
-        Ok(Tensor::packed(places, mixed, first))
+        Ok(Tensor::packed(x.places, mixed, scores.first))
+    }
+
+    /// Row j of X times the sum of what all queries take of key j.
+    pub(crate) fn weighed_by_columns(
+        &mut self,
+        scores: &Tensor<G>,
+        x: &Tensor<G>,
+    ) -> Result<Tensor<G>, Error> {
+        let mut mixed = Vec::with_capacity(x.packed.len());
+        for (matrix, scores_of) in x.packed.iter().zip(self.scores_of(scores)?) {
+            let rows = self.transposed(&scores_of, &scores.places, self.turned_scale(matrix)?)?;
+            let sums = rows.iter().map(|rows| Ok(vec![self.algebra.total(rows)?]));
+            let sums = sums.collect::<Result<Vec<_>, Error>>()?;
+            mixed.push(self.weighed(matrix, &sums, self.config().length, false)?);
+        }
+        Ok(Tensor::packed(x.places, mixed, false))
+    }
+
+    /// X·diag(Σ rows) for every head.
+    fn weighed(
+        &mut self,
+        x: &Matrix<G::Piece>,
+        sums: &[Vec<G::Row>],
+        count: usize,
+        first: bool,
+    ) -> Result<Matrix<G::Piece>, Error> {
+        let columns = self.head_columns(x, Side::Scatter)?;
+        let mut terms = Vec::with_capacity(columns.len());
+        for (columns, rows) in columns.into_iter().zip(sums) {
+            let total = self.algebra.total(rows)?;
+            terms.push(Terms { columns, rows: self.algebra.diagonal(&total, count)? });
+        }
+        self.assemble(&terms, x.entries.bound, first)
     }
 }

@@ -1,13 +1,12 @@
 //! The algebra on ciphertexts.
 
 use crate::algebra::{Algebra, Halves, Matrix, Rings};
-use crate::trained::SPREAD_LEVELS;
-use crate::{Degrees, Error, Places};
+use crate::{Degrees, Error};
 use std::rc::Rc;
 use veilformer::accel::{Accelerator, Evaluations, Polynomial};
 use veilformer::ckks::server::Evaluator;
-use veilformer::ckks::server::bootstrap::{Bootstrap, BootstrapPlan};
-use veilformer::ckks::{Ciphertext, KeyId, KeyRequests, KeySource, Parameters};
+use veilformer::ckks::server::bootstrap::Bootstrap;
+use veilformer::ckks::{Ciphertext, KeySource};
 use veilformer::matrix::{
     EncryptedMatrix, EncryptedRow, EncryptedVector, Entries, PairEvaluator, PlainMatrix, RingSwitch, Side,
     SmallRing,
@@ -302,49 +301,111 @@ impl<'a, A: Accelerator<Word = u64>, K: KeySource<A> + ?Sized> Algebra for Encry
         let layout = entries.layout.with_rows(rows.len())?;
         Ok(Matrix { entries: Entries { layout, noise, ..entries }, level, pieces })
     }
-}
 
-/// The keys of both rings for every operation on tensors of such places.
-///
-/// `trained` adds those of encrypted weights.
-///
-/// # Errors
-/// More keys than a list holds; parameters without bootstrapping.
-pub fn required_keys<A: Accelerator, K: KeySource<A> + ?Sized>(
-    parameters: &Parameters,
-    places: &[Places],
-    trained: bool,
-) -> Result<[KeyRequests; 2], Error> {
-    let small = parameters.small_ring()?;
-    let plan = BootstrapPlan::new(parameters)?;
-    let (mut big_keys, mut small_keys) = (KeyRequests::new(), KeyRequests::new());
-    plan.required_keys(parameters, &mut big_keys)?;
-    RingSwitch::<A, K>::required_keys(parameters, 0, &mut big_keys)?;
-    // A product comes before the first sum of rows.
-    let level = plan.output();
-    big_keys.add(KeyId::Relinearization, level)?;
-    for places in places {
-        let sum = places.rows_in_slots();
-        for &turn in sum.cyclic.iter().chain(&sum.bounded) {
-            big_keys.add(KeyId::rotation(parameters, turn as i64), level - 1)?;
-        }
-        for &turn in &sum.bounded {
-            big_keys.add(KeyId::rotation(parameters, -(turn as i64)), level - 2)?;
-        }
-        if trained {
-            let spread = plan.floor() + SPREAD_LEVELS;
-            for &turn in &places.spread_turns() {
-                big_keys.add(KeyId::rotation(parameters, turn as i64), spread)?;
-                big_keys.add(KeyId::rotation(parameters, -(turn as i64)), spread)?;
-            }
-            for &turn in &sum.cyclic {
-                big_keys.add(KeyId::rotation(parameters, -(turn as i64)), spread)?;
-            }
-        }
-        let (log_rank, top) = (places.layout().log_rank(), small.top_level());
-        SmallRing::<A, K>::packing_keys(log_rank, top - 1, &mut small_keys)?;
-        PairEvaluator::<A, K>::required_keys(&small, log_rank, top - usize::from(!trained), &mut small_keys)?;
-        SmallRing::<A, K>::thin_keys(&small, log_rank, top, &mut small_keys)?;
+    fn subtract(&mut self, x: &Matrix<Piece<A>>, y: &Matrix<Piece<A>>) -> Result<Matrix<Piece<A>>, Error> {
+        let ev = self.small();
+        let mut pieces = self.gathered(y, y.level)?;
+        pieces.iter_mut().try_for_each(|piece| ev.negate_assign(piece))?;
+        let pieces = pieces.into_iter().map(Rc::new).collect();
+        self.add(x, &Matrix { pieces, ..y.clone() })
     }
-    Ok([big_keys, small_keys])
+
+    fn lift(&mut self, x: &Matrix<Piece<A>>, factor: i32) -> Result<Matrix<Piece<A>>, Error> {
+        let ev = self.small();
+        let mut pieces = self.gathered(x, x.level)?;
+        pieces.iter_mut().try_for_each(|piece| ev.multiply_integer_assign(piece, factor))?;
+        let (scale, noise) = (x.entries.scale * f64::from(factor), x.entries.noise * f64::from(factor));
+        let entries = Entries { scale, noise, ..x.entries };
+        Ok(Matrix { entries, level: x.level, pieces: pieces.into_iter().map(Rc::new).collect() })
+    }
+
+    fn rescale(&mut self, x: &Matrix<Piece<A>>, scale: f64) -> Result<Matrix<Piece<A>>, Error> {
+        let ev = self.small();
+        let (form, parameters) = (Error::Form { operation: "a change of scale" }, ev.parameters());
+        let modulus = *self.rings.moduli.get(x.level).ok_or(form)?;
+        let integer = (scale * modulus / x.entries.scale).round().max(1.0);
+        // The scheme thinks of its own scale: the constant is that integer in its terms.
+        let value = integer / ev.factor_scale(x.level, x.level);
+        let mut pieces = Vec::with_capacity(x.pieces.len());
+        for piece in self.gathered(x, x.level)? {
+            let mut product = ev.product(x.level)?;
+            ev.multiply_constant_add(&mut product, &piece, value)?;
+            pieces.push(Rc::new(ev.rescale(product)?));
+        }
+        let rounding = (parameters.degree() as f64 / 18.0).sqrt();
+        let entries = Entries {
+            scale: x.entries.scale * integer / modulus,
+            noise: (x.entries.noise * integer / modulus).hypot(rounding),
+            ..x.entries
+        };
+        Ok(Matrix { entries, level: x.level - 1, pieces })
+    }
+
+    fn row_products(
+        &mut self,
+        left: &[Column<A>],
+        right: &Matrix<Piece<A>>,
+        bound: f64,
+    ) -> Result<(Entries, Vec<Piece<A>>), Error> {
+        let pieces = self.gathered(right, right.level)?;
+        let right = EncryptedMatrix::new(right.entries, &pieces[..])?;
+        let zero = || Ok(Ciphertext::zero(self.small().accelerator(), 0)?);
+        let mut rows = left.iter().map(|_| zero()).collect::<Result<Vec<_>, Error>>()?;
+        let entries = self.pair.row_products(left, &right, bound, &mut rows)?;
+        Ok((entries, rows))
+    }
+
+    fn transposed_rows(
+        &mut self,
+        columns: &[Column<A>],
+        count: usize,
+    ) -> Result<(Entries, Vec<Piece<A>>), Error> {
+        let zero = || Ok(Ciphertext::zero(self.small().accelerator(), 0)?);
+        let mut rows = (0..count).map(|_| zero()).collect::<Result<Vec<_>, Error>>()?;
+        let entries = self.pair.transposed_rows(&[columns], 0, &mut rows)?;
+        Ok((entries, rows))
+    }
+
+    fn outer(
+        &mut self,
+        x: &Matrix<Piece<A>>,
+        row: &EncryptedRow<A>,
+        bound: f64,
+    ) -> Result<Matrix<Piece<A>>, Error> {
+        let x = EncryptedMatrix::new(x.entries, self.gathered(x, x.level)?)?;
+        let level = x.ciphertexts().first().map_or(0, Ciphertext::level);
+        let mut out = places(x.ciphertexts().len());
+        let entries = self.ring.outer(&x, row, bound, &mut out)?;
+        Ok(Matrix { entries, level: level.saturating_sub(1), pieces: shared(out) })
+    }
+
+    fn total(&mut self, rows: &[EncryptedRow<A>]) -> Result<EncryptedRow<A>, Error> {
+        let (ev, first) = (self.small(), rows.first().ok_or(Error::Form { operation: "a sum of rows" })?);
+        let (mut sum, mut entries) = (first.ciphertext().duplicate(ev.accelerator())?, *first.entries());
+        for row in &rows[1..] {
+            ev.add_assign(&mut sum, row.ciphertext())?;
+            entries = entries.plus(row.entries())?;
+        }
+        Ok(EncryptedRow::from_row(EncryptedMatrix::new(entries, [sum])?)?)
+    }
+
+    fn diagonal(&mut self, row: &EncryptedRow<A>, count: usize) -> Result<Vec<EncryptedRow<A>>, Error> {
+        let rank = row.entries().layout.rank();
+        let columns = self.columns(std::slice::from_ref(row), Side::Scatter)?;
+        let mut rows = Vec::with_capacity(count);
+        for (i, column) in columns.iter().enumerate().take(count) {
+            let [ciphertext] = column.ciphertexts();
+            let ciphertext = Rc::new(ciphertext.duplicate(self.small().accelerator())?);
+            let shifted = self.add_shifted(&[(ciphertext, rank * i)])?;
+            rows.push(EncryptedRow::from_row(EncryptedMatrix::new(*column.entries(), [shifted])?)?);
+        }
+        Ok(rows)
+    }
+
+    fn column_matrix(&mut self, column: &Column<A>) -> Result<Matrix<Piece<A>>, Error> {
+        let [ciphertext] = column.ciphertexts();
+        let level = ciphertext.level();
+        let piece = Rc::new(ciphertext.duplicate(self.small().accelerator())?);
+        Ok(Matrix { entries: *column.entries(), level, pieces: vec![piece] })
+    }
 }

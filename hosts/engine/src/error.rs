@@ -16,6 +16,12 @@ pub enum Error {
     /// The model has no approximation for a site.
     #[error("the model has no approximation for {0:?}; calibrate it first")]
     NoApproximation(Site),
+    /// The model has no bound for gradients at a site.
+    #[error("the model has no bound on gradients for {0:?}; calibrate it for training first")]
+    NoGradientBound(Site),
+    /// The model has no bound for gradients by what a layer's LoRA matrices give.
+    #[error("the model has no bound on the gradients of LoRA in layer {0}; calibrate it for training first")]
+    NoAdapterBound(usize),
     /// A kernel that this executor has no products for.
     #[error("the encrypted executor computes Gaussian attention only; train the model with that kernel")]
     Kernel,

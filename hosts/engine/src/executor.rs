@@ -1,9 +1,11 @@
 //! The program's operations on tensors.
 
 use crate::algebra::{Algebra, Matrix};
-use crate::tensor::Slots;
+use crate::gradient::Gradients;
+use crate::tensor::{Kept, Slots};
 use crate::trained::Trained;
 use crate::{Error, Places, Tensor};
+use std::collections::HashMap;
 use std::rc::Rc;
 use veilformer::approx::{Approximation, Function};
 use veilformer::matrix::Entries;
@@ -20,7 +22,14 @@ pub struct Engine<'m, G: Algebra, M: Model> {
     sentences: usize,
     stream: f64,
     pub(crate) trained: Option<Trained<G>>,
+    pub(crate) gradients: Gradients<G::Piece>,
+    /// m̂ and v̂ of the optimizer.
+    pub(crate) moments: Option<[Slots<G::Vector>; 2]>,
+    /// What functions leave for the backward pass, while one is to follow.
+    tape: Option<Tape<G::Vector>>,
 }
+
+type Tape<V> = HashMap<Site, Rc<Kept<V>>>;
 
 impl<'m, G: Algebra, M: Model> Engine<'m, G, M> {
     /// For batches of so many sentences.
@@ -44,7 +53,16 @@ impl<'m, G: Algebra, M: Model> Engine<'m, G, M> {
         for site in Site::all(config) {
             model.approximation(site).ok_or(Error::NoApproximation(site))?;
         }
-        Ok(Self { algebra, model, sentences, stream, trained: None })
+        Ok(Self {
+            algebra,
+            model,
+            sentences,
+            stream,
+            trained: None,
+            gradients: Gradients::default(),
+            moments: None,
+            tape: None,
+        })
     }
 
     /// The algebra.
@@ -70,6 +88,38 @@ impl<'m, G: Algebra, M: Model> Engine<'m, G, M> {
         let sentences = if first { 1 } else { self.sentences };
         let places = Places::new(self.algebra.rings().degrees, sentences, rows, self.config().length)?;
         Ok(if first { places.with_used(self.sentences) } else { places })
+    }
+
+    /// Keeps what the backward pass needs from now on, or forgets it.
+    pub fn record(&mut self, recording: bool) {
+        self.tape = recording.then(HashMap::new);
+    }
+
+    pub(crate) fn is_recording(&self) -> bool {
+        self.tape.is_some()
+    }
+
+    pub(crate) fn keep(&mut self, site: Site, kept: Kept<G::Vector>) {
+        if let Some(tape) = &mut self.tape {
+            tape.insert(site, Rc::new(kept));
+        }
+    }
+
+    pub(crate) fn kept(&self, site: Site) -> Option<Rc<Kept<G::Vector>>> {
+        self.tape.as_ref()?.get(&site).cloned()
+    }
+
+    /// The bound on gradients by what a site's function leads to.
+    pub(crate) fn gradient_bound(&self, site: Site) -> Result<f64, Error> {
+        self.model.gradient_bound(site).ok_or(Error::NoGradientBound(site))
+    }
+
+    /// A size of the gradients by the residual stream: that of the largest by a norm's output.
+    pub(crate) fn gradient_stream(&self) -> Result<f64, Error> {
+        // There is none where nothing below is trained.
+        let norms = Site::all(self.config()).filter(|site| site.function() == Function::InverseSqrt);
+        let bounds = norms.filter_map(|site| self.model.gradient_bound(site));
+        bounds.reduce(f64::max).ok_or(Error::NoGradientBound(Site::FinalNorm))
     }
 
     pub(crate) fn sentences(&self) -> usize {
@@ -138,6 +188,31 @@ impl<'m, G: Algebra, M: Model> Engine<'m, G, M> {
     /// None of its own.
     pub fn mask(&self, vectors: Vec<G::Vector>) -> Result<Tensor<G>, Error> {
         Ok(Tensor::mask(self.score_places()?, vectors))
+    }
+
+    /// The tensor of what a client wants: a row for every output, a column for every sentence.
+    ///
+    /// # Errors
+    /// From the scheme.
+    pub fn target(&mut self, ciphertexts: &[G::Vector]) -> Result<Tensor<G>, Error> {
+        let places = self.target_places()?;
+        let pieces = ciphertexts.iter().map(|x| self.algebra.pieces(x));
+        let pieces = pieces.collect::<Result<Vec<_>, Error>>()?;
+        let packed = self.matrices(&places, pieces, 1.0, 1.0);
+        Ok(Tensor::packed(places, packed, true))
+    }
+
+    /// The places of a client's targets.
+    ///
+    /// # Errors
+    /// Those of [`Places::new`].
+    pub fn target_places(&self) -> Result<Places, Error> {
+        self.places(self.config().classes, true)
+    }
+
+    /// The scale of a client's targets.
+    pub fn target_scale(&self) -> f64 {
+        self.algebra.rings().message_scale
     }
 
     /// The places of the scores of all tokens, and of their mask.
@@ -227,17 +302,10 @@ impl<G: Algebra, M: Model> Executor for Engine<'_, G, M> {
     }
 
     fn add(&mut self, a: &Tensor<G>, b: &Tensor<G>) -> Result<Tensor<G>, Error> {
-        if a.places != b.places {
-            return Err(Error::Form { operation: "an addition" });
-        }
-        let mut packed = Vec::with_capacity(a.packed.len());
-        for (a, b) in a.packed.iter().zip(&b.packed) {
-            let mut sum = self.algebra.add(a, b)?;
-            // What both add up to is in the interval of the norm that follows.
-            sum.entries.bound = sum.entries.bound.min(self.stream);
-            packed.push(sum);
-        }
-        Ok(Tensor::packed(a.places, packed, a.first))
+        let mut sum = self.combine(a, b, false)?;
+        // What both add up to is in the interval of the norm that follows.
+        sum.packed.iter_mut().for_each(|sum| sum.entries.bound = sum.entries.bound.min(self.stream));
+        Ok(sum)
     }
 
     fn layer_norm(&mut self, x: &Tensor<G>, norm: Norm) -> Result<Tensor<G>, Error> {

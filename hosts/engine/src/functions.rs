@@ -2,16 +2,19 @@
 
 use crate::algebra::Algebra;
 use crate::executor::Engine;
-use crate::tensor::Slots;
+use crate::tensor::{Kept, Slots};
 use crate::{Error, Tensor};
 use std::cell::RefCell;
 use std::rc::Rc;
-use veilformer::approx::{Approximation, clenshaw};
+use veilformer::approx::{Approximation, clenshaw, derivative};
 use veilformer::transformer::Site;
 use veilformer::transformer::slots::{Model, SlotArithmetic};
 
 /// Room for the error of a polynomial in the bound on what it returns.
 const RANGE_MARGIN: f64 = 1.1;
+
+/// Arguments whose scale is this close to their interval's are taken as they come.
+const NEARLY: f64 = 1.0 / 64.0;
 
 /// The coefficients of p(from_unit⁻¹(a·t + b)) in t: the polynomial of an approximation for slots that are not its own
 /// unit interval but t with argument a·t + b. Exact: the degree is the same.
@@ -33,18 +36,69 @@ pub(crate) fn compose(approximation: &Approximation<'_>, a: f64, b: f64) -> Vec<
 }
 
 impl<G: Algebra, M: Model> Engine<'_, G, M> {
+    /// dg → d(a | b): da = dg ⊙ ReLU(b), db = dg ⊙ a ⊙ the slope at b.
+    pub(crate) fn gated_backward(
+        &mut self,
+        hidden: &Tensor<G>,
+        d_gated: &Tensor<G>,
+        layer: usize,
+    ) -> Result<Tensor<G>, Error> {
+        let d = self.slots_of(d_gated)?;
+        let kept = self.kept(Site::Gate(layer));
+        let Some(Kept::Gate { relu, sloped }) = kept.as_deref() else {
+            return Err(Error::Form { operation: "a gate's gradient" });
+        };
+        let (a, b) = (self.products(&d, relu)?, self.products(&d, sloped)?);
+        let (places, bound) = (hidden.places, 1.0 / d.factor);
+        let packed = self.lower(&places, &a, bound / relu.factor)?;
+        let gated = self.lower(&places, &b, bound / sloped.factor)?;
+        Ok(Tensor { gated, ..Tensor::packed(places, packed, hidden.first) })
+    }
+
+    /// dy ⊙ (1 − y²), times `factor` in the slots.
+    pub(crate) fn hyperbolic_backward(
+        &mut self,
+        y: &Tensor<G>,
+        dy: &Tensor<G>,
+        factor: f64,
+    ) -> Result<Tensor<G>, Error> {
+        let (values, d) = (self.slots_of(y)?, self.slots_of(dy)?);
+        let slope = self.each(&values, |slots, _, _, y| {
+            let mut slope = slots.multiply(y, y)?;
+            slots.negate_assign(&mut slope)?;
+            slots.add_known_assign(&mut slope, &|_| 1.0)?;
+            Ok(slope)
+        })?;
+        let constant = factor / d.factor;
+        let scaled = self.each(&d, |slots, _, _, d| {
+            let level = slots.level(d).saturating_sub(1);
+            Ok(slots.scale(d, constant, level)?)
+        })?;
+        let product = self.products(&Slots { factor, ..scaled }, &slope)?;
+        let packed = self.lower(&y.places, &Slots { factor, ..product }, 1.0 / factor)?;
+        Ok(Tensor::packed(y.places, packed, y.first))
+    }
+
     /// a ⊙ ReLU(b).
     pub(crate) fn gated(&mut self, hidden: &Tensor<G>, layer: usize) -> Result<Tensor<G>, Error> {
         let approximation = self.approximation(Site::Gate(layer))?;
         let places = hidden.places;
         let reach = approximation.interval().high();
         let b = self.raise(&places, &hidden.gated)?;
-        let relu: Vec<f64> =
-            compose(&approximation, 1.0 / b.factor, 0.0).into_iter().map(|c| c / reach).collect();
+        let polynomial = compose(&approximation, 1.0 / b.factor, 0.0);
+        let relu: Vec<f64> = polynomial.iter().map(|c| c / reach).collect();
         let relu = self.each(&b, |slots, _, _, x| Ok(slots.chebyshev(x, &relu)?))?;
-        drop(b);
+        let relu = Slots { factor: 1.0 / reach, ..relu };
         let a = self.slots_of(hidden)?;
-        let product = self.products(&a, &Slots { factor: 1.0 / reach, ..relu })?;
+        let product = self.products(&a, &relu)?;
+        if self.is_recording() {
+            let mut slope = vec![0.0; polynomial.len() - 1];
+            derivative(&polynomial, &mut slope);
+            slope.iter_mut().for_each(|c| *c *= b.factor);
+            let slope = self.each(&b, |slots, _, _, x| Ok(slots.chebyshev(x, &slope)?))?;
+            let sloped = self.products(&a, &Slots { factor: 1.0, ..slope })?;
+            self.keep(Site::Gate(layer), Kept::Gate { relu, sloped });
+        }
         let bound = reach * hidden.packed.first().map_or(1.0, |matrix| matrix.entries.bound);
         let packed = self.lower(&places, &product, bound)?;
         Ok(Tensor::packed(places, packed, hidden.first))
@@ -54,22 +108,50 @@ impl<G: Algebra, M: Model> Engine<'_, G, M> {
     pub(crate) fn function(&mut self, x: &Tensor<G>, site: Site) -> Result<Tensor<G>, Error> {
         let approximation = self.approximation(site)?;
         let slots = self.slots_of(x)?;
-        let coefficients = compose(&approximation, 1.0 / slots.factor, 0.0);
-        let y = self.each(&slots, |slots, _, _, x| Ok(slots.chebyshev(x, &coefficients)?))?;
-        let y = Slots { factor: 1.0, ..y };
         let interval = approximation.interval();
+        let (half, middle) = (0.5 * interval.width(), 0.5 * (interval.low() + interval.high()));
+        let places = x.places;
+        // A level brings the argument to its interval's scale, unless it has come so.
+        let scaled = if (slots.factor * half - 1.0).abs() < NEARLY {
+            None
+        } else {
+            let factor = 1.0 / (slots.factor * half);
+            let scaled = self.each(&slots, |slots, _, _, x| {
+                let level = slots.level(x).saturating_sub(1);
+                Ok(slots.scale(x, factor, level)?)
+            })?;
+            Some(Slots { factor: 1.0 / half, ..scaled })
+        };
+        let arguments = scaled.as_ref().unwrap_or(&slots);
+        let coefficients = compose(&approximation, 1.0 / arguments.factor, middle);
+        let offset = -middle * arguments.factor;
+        let empty = clenshaw(&coefficients, 0.0);
+        let y = self.each(arguments, |slots, ciphertext, upper, x| {
+            let mut unit = slots.duplicate(x)?;
+            // Empty places stay in the middle, and empty behind the function.
+            let filled = |slot: usize| places.at(ciphertext, upper, slot).is_some();
+            if offset != 0.0 {
+                slots.add_known_assign(&mut unit, &|slot| if filled(slot) { offset } else { 0.0 })?;
+            }
+            let mut y = slots.chebyshev(&unit, &coefficients)?;
+            if empty != 0.0 {
+                slots.add_known_assign(&mut y, &|slot| if filled(slot) { 0.0 } else { -empty })?;
+            }
+            Ok(y)
+        })?;
+        let y = Slots { factor: 1.0, ..y };
         let end = |x: f64| approximation.function().evaluate(x).abs();
         let bound = RANGE_MARGIN * end(interval.low()).max(end(interval.high()));
-        let packed = self.lower(&x.places, &y, bound)?;
+        // The loss goes on in slots.
+        let packed = if site == Site::Tanh { self.lower(&x.places, &y, bound)? } else { Vec::new() };
         let slots = RefCell::new(Some(Rc::new(y)));
         Ok(Tensor { slots, ..Tensor::packed(x.places, packed, x.first) })
     }
 
     /// a ⊙ b.
     pub(crate) fn product(&mut self, a: &Tensor<G>, b: &Tensor<G>) -> Result<Tensor<G>, Error> {
-        let form = Error::Form { operation: "a product" };
-        let bound = |x: &Tensor<G>| x.packed.first().map(|matrix| matrix.entries.bound).ok_or(form);
-        let bound = bound(a)? * bound(b)?;
+        let bound = |x: &Tensor<G>| x.packed.first().map_or(1.0, |matrix| matrix.entries.bound);
+        let bound = bound(a) * bound(b);
         let (x, y) = (self.slots_of(a)?, self.slots_of(b)?);
         let product = self.products(&x, &y)?;
         let packed = self.lower(&a.places, &product, bound)?;

@@ -1,6 +1,7 @@
 //! Linear maps by plaintext weights.
 
-use crate::algebra::Algebra;
+use crate::algebra::{Algebra, Matrix};
+use crate::attention::SCORES_LEVEL;
 use crate::executor::Engine;
 use crate::{Error, Places, Tensor};
 use veilformer::matrix::PlainMatrix;
@@ -83,8 +84,7 @@ impl<G: Algebra, M: Model> Engine<'_, G, M> {
             vec![0.0; shape.rows]
         };
         let entry = |output: usize, input: usize| {
-            let w = model.weight(weight, input, target.columns.start + output) - means[input];
-            w
+            model.weight(weight, input, target.columns.start + output) - means[input]
         };
         let mut words = vec![0; PlainMatrix::words_needed(places.layout(), &entries.layout)];
         let w = PlainMatrix::quantize(places.layout(), &entries.layout, &mut words, entry)?;
@@ -99,11 +99,73 @@ impl<G: Algebra, M: Model> Engine<'_, G, M> {
             Scale::Largest => (reach, self.algebra.rings().message_scale / reach),
         };
         let w = w.with_bound(bound / entries.bound);
+        // What goes to a bootstrap, or joins a stream that does, needs no level behind the product.
+        let level = match weight {
+            Parameter::Expand(_) | Parameter::Contract(_) | Parameter::Output(_) => 1,
+            _ => usize::MAX,
+        };
         let mut packed = Vec::with_capacity(x.packed.len());
         for matrix in &x.packed {
-            packed.push(self.algebra.multiply_plain(&w, matrix, scale)?);
+            packed.push(self.algebra.multiply_plain(&w, &matrix.at_most(level), scale)?);
         }
         Ok(Tensor::packed(places, packed, x.first))
+    }
+
+    /// dy·Wᵀ for plaintext weights.
+    pub(crate) fn multiply_weight_transposed(
+        &mut self,
+        dy: &Tensor<G>,
+        weight: Parameter,
+    ) -> Result<Tensor<G>, Error> {
+        let form = Error::Form { operation: "a transposed linear map" };
+        let (model, config) = (self.model, self.config());
+        let Shape { rows, columns } = weight.shape(config);
+        let rings = self.algebra.rings();
+        let message = rings.message_scale;
+        let below = rings.moduli[rings.level - 1];
+        let replicas = (rings.degrees.small / dy.places.layout().rank()) as f64;
+        let scale = match weight {
+            Parameter::Contract(layer) => message / self.gradient_bound(Site::Gate(layer))?,
+            Parameter::Expand(layer) => message / self.gradient_bound(Site::SecondNorm(layer))?,
+            // The product with values is to reach to the bound of a bootstrap.
+            Parameter::Output(layer) => {
+                let value = FACTOR_SCALE * below / message;
+                message / self.gradient_bound(Site::Kernel(layer))? * below / value
+            }
+            Parameter::Attention(_, layer) if config.has_first_norm(layer) => {
+                let scale = message / self.gradient_bound(Site::FirstNorm(layer))?;
+                // The first tokens go back to their sentences as columns.
+                if dy.first { scale / replicas } else { scale }
+            }
+            _ => return Err(form),
+        };
+        let places = dy.places.with_rows(rows)?;
+        let halves: Vec<_> = if let Parameter::Expand(_) = weight {
+            vec![(0, columns / 2, &dy.packed), (columns / 2, columns, &dy.gated)]
+        } else {
+            vec![(0, columns, &dy.packed)]
+        };
+        let mut sum: Option<Vec<Matrix<G::Piece>>> = None;
+        for (first, end, packed) in halves {
+            let entries = packed.first().ok_or(form)?.entries;
+            if entries.layout.rows() != end - first {
+                return Err(form);
+            }
+            let mut words = vec![0; PlainMatrix::words_needed(places.layout(), &entries.layout)];
+            let entry = |output: usize, input: usize| model.weight(weight, output, first + input);
+            let w = PlainMatrix::quantize(places.layout(), &entries.layout, &mut words, entry)?;
+            let w = w.with_bound(message / scale / entries.bound);
+            let products = packed.iter().map(|matrix| self.algebra.multiply_plain(&w, matrix, scale));
+            let products = products.collect::<Result<Vec<_>, Error>>()?;
+            sum = Some(match sum {
+                None => products,
+                Some(sum) => {
+                    let sums = sum.iter().zip(&products).map(|(x, y)| self.algebra.add(x, y));
+                    sums.collect::<Result<_, Error>>()?
+                }
+            });
+        }
+        Ok(Tensor::packed(places, sum.ok_or(form)?, dy.first))
     }
 
     /// The scale of queries, keys or values, one level below a lowered tensor.
@@ -114,7 +176,10 @@ impl<G: Algebra, M: Model> Engine<'_, G, M> {
         layer: usize,
     ) -> Result<f64, Error> {
         let rings = self.algebra.rings();
-        let below = rings.moduli[rings.level - 1];
+        let below = rings.moduli[match projection {
+            Projection::Value => rings.level - 1,
+            _ => SCORES_LEVEL,
+        }];
         // Columns are at as many times the scale of rows as there are of them.
         let columns = (rings.degrees.small / x.places.layout().rank()) as f64;
         if projection == Projection::Value {

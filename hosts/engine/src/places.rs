@@ -72,6 +72,11 @@ impl Places {
         Self { used: used.min(self.layout.columns()), ..*self }
     }
 
+    /// Columns that hold anything.
+    pub fn used(&self) -> usize {
+        self.used
+    }
+
     /// The layout of one sentence.
     pub fn layout(&self) -> &Layout {
         &self.layout

@@ -6,9 +6,30 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 /// Vectors of slots: lower and upper halves of the ciphertexts of a tensor; slots hold `factor` times the entries.
-pub(crate) struct Slots<V> {
+pub struct Slots<V> {
     pub(crate) factor: f64,
     pub(crate) halves: Vec<Halves<V>>,
+}
+
+/// The lower or the upper vector.
+pub(crate) fn half_of<V>(halves: &Halves<V>, upper: bool) -> Option<&V> {
+    if upper { halves.1.as_ref() } else { Some(&halves.0) }
+}
+
+/// What a function of the forward pass leaves for the backward pass.
+pub(crate) enum Kept<V> {
+    /// 1/√ of the variances, for each sentence's ciphertexts.
+    Norm {
+        /// One for all ciphertexts of a sentence.
+        roots: Vec<Halves<V>>,
+    },
+    /// Of a gate a ⊙ ReLU(b).
+    Gate {
+        /// ReLU(b).
+        relu: Slots<V>,
+        /// a times the slope at b.
+        sloped: Slots<V>,
+    },
 }
 
 /// Which tokens of the sentences are none: 1 where a key's value counts, 0 where not, in the places of the scores.
@@ -16,6 +37,12 @@ pub struct Mask<V> {
     /// One vector for each ciphertext of the scores; both halves are alike.
     pub vectors: Vec<V>,
 }
+
+/// Slots and matrices of the same entries.
+pub(crate) type Masked<G> = (Slots<<G as Algebra>::Vector>, Vec<Matrix<<G as Algebra>::Piece>>);
+
+/// The rows of every sentence, each by itself.
+pub(crate) type RowsOf<G> = Rc<Vec<Vec<<G as Algebra>::Row>>>;
 
 /// A matrix for every sentence.
 pub struct Tensor<G: Algebra> {
@@ -26,6 +53,10 @@ pub struct Tensor<G: Algebra> {
     pub(crate) gated: Vec<Matrix<G::Piece>>,
     /// In slots, once it was needed there.
     pub(crate) slots: RefCell<Option<Rc<Slots<G::Vector>>>>,
+    /// Of scores: without what the mask takes out.
+    pub(crate) masked: RefCell<Option<Rc<Masked<G>>>>,
+    /// The rows of every sentence, of a tensor that has few.
+    pub(crate) rows: RefCell<Option<RowsOf<G>>>,
     /// What a product of scores with this takes in.
     pub(crate) mask: Option<Rc<Mask<G::Vector>>>,
     /// Whether it has one row of tokens for all sentences: the first token of each.
@@ -34,7 +65,16 @@ pub struct Tensor<G: Algebra> {
 
 impl<G: Algebra> Tensor<G> {
     pub(crate) fn packed(places: Places, packed: Vec<Matrix<G::Piece>>, first: bool) -> Self {
-        Self { places, packed, gated: Vec::new(), slots: RefCell::new(None), mask: None, first }
+        Self {
+            places,
+            packed,
+            gated: Vec::new(),
+            slots: RefCell::new(None),
+            masked: RefCell::new(None),
+            rows: RefCell::new(None),
+            mask: None,
+            first,
+        }
     }
 
     /// A client's tensor.

@@ -12,12 +12,12 @@ use crate::tensor::Slots;
 use crate::{Error, Places, Tensor};
 use std::collections::HashMap;
 use std::rc::Rc;
-use veilformer::matrix::Side;
+use veilformer::matrix::{Entries, Side};
 use veilformer::transformer::slots::{Model, SlotArithmetic};
 use veilformer::transformer::{Config, Parameter, Projection, Shape, Site, Trainable};
 
 /// The scale of LoRA's B in products; that of x·A makes up for it.
-const UP_SCALE: f64 = (1u64 << 34) as f64;
+pub(crate) const UP_SCALE: f64 = (1u64 << 34) as f64;
 
 /// Levels of a spread vector above those that a lowered tensor takes.
 pub(crate) const SPREAD_LEVELS: usize = 3;
@@ -67,8 +67,9 @@ impl TrainedPlaces {
             let Shape { rows, columns: outputs } = parameter.shape(config);
             let by_rows = matches!(parameter, Parameter::LoraUp(..));
             let (count, length) = if by_rows { (rows, outputs) } else { (outputs, rows) };
-            // Vectors in one matrix are as long as each other.
-            if spans.last().is_some_and(|last| last.length != length) {
+            // Vectors in one matrix are as long as each other, and those of the head come in whole matrices.
+            let thin = matches!(parameter, Parameter::LoraDown(..) | Parameter::LoraUp(..));
+            if !thin || spans.last().is_some_and(|last| last.length != length) {
                 next = next.next_multiple_of(columns);
             }
             spans.push(Span { parameter, first: next, count, length });
@@ -89,12 +90,18 @@ impl TrainedPlaces {
         &self.spans
     }
 
+    /// (ciphertext, upper vector, slot) of entry `index` of a matrix's vector.
+    pub fn slot(&self, span: &Span, vector: usize, index: usize) -> (usize, bool, usize) {
+        let (group, column) = self.at(span.first + vector);
+        self.places.slot((group, index, column))
+    }
+
     /// (matrix of the tensor, column) of a vector.
-    fn at(&self, vector: usize) -> (usize, usize) {
+    pub(crate) fn at(&self, vector: usize) -> (usize, usize) {
         (vector / self.columns, vector % self.columns)
     }
 
-    fn span(&self, parameter: Parameter) -> Option<&Span> {
+    pub(crate) fn span(&self, parameter: Parameter) -> Option<&Span> {
         self.spans.iter().find(|span| span.parameter == parameter)
     }
 
@@ -281,7 +288,7 @@ impl<G: Algebra, M: Model> Engine<'_, G, M> {
         }
     }
 
-    fn sides(&self, weight: Parameter, vector: usize) -> Result<&Sides<G::Column>, Error> {
+    pub(crate) fn sides(&self, weight: Parameter, vector: usize) -> Result<&Sides<G::Column>, Error> {
         let vectors = self.trained().map(|trained| &trained.vectors);
         vectors.and_then(|vectors| vectors.get(&(weight, vector))).ok_or(Error::MissingWeights(weight))
     }
@@ -372,7 +379,7 @@ impl<G: Algebra, M: Model> Engine<'_, G, M> {
         let places = x.places.with_rows(rows)?;
         let together = x.places.ciphertexts_of_one();
         let rings = self.algebra.rings();
-        let entries = veilformer::matrix::Entries {
+        let entries = Entries {
             layout: *places.layout(),
             scale: rings.message_scale * factor,
             bound: self.stream(),
@@ -399,21 +406,33 @@ impl<G: Algebra, M: Model> Engine<'_, G, M> {
         let mut packed = Vec::with_capacity(down.packed.len());
         for matrix in &down.packed {
             let rows = self.algebra.first_rows(matrix, rank)?;
-            let mut pieces = Vec::new();
-            let mut known = None;
-            for piece in 0..places.layout().ciphertexts() {
-                let columns = (0..rank)
-                    .map(|vector| Ok(self.sides(weight, vector)?.scatter[piece].clone()))
-                    .collect::<Result<Vec<_>, Error>>()?;
-                let terms: Vec<_> = columns.iter().map(|column| &**column).zip(&rows).collect();
-                let product = self.algebra.scatter(&terms, bound)?;
-                pieces.extend(product.pieces.iter().cloned());
-                known = Some(product);
-            }
-            let known = known.ok_or(Error::Form { operation: "LoRA" })?;
-            let entries = veilformer::matrix::Entries { layout: *places.layout(), ..known.entries };
-            packed.push(Matrix { entries, level: known.level, pieces });
+            packed.push(self.combine_vectors(weight, rank, &rows, &places, bound)?);
         }
         Ok(Tensor::packed(places, packed, down.first))
+    }
+
+    /// Σ vector ⊗ row over the first vectors of a trained matrix.
+    pub(crate) fn combine_vectors(
+        &mut self,
+        weight: Parameter,
+        count: usize,
+        rows: &[G::Row],
+        places: &Places,
+        bound: f64,
+    ) -> Result<Matrix<G::Piece>, Error> {
+        let mut pieces = Vec::new();
+        let mut known = None;
+        for piece in 0..places.layout().ciphertexts() {
+            let columns = (0..count)
+                .map(|vector| Ok(self.sides(weight, vector)?.scatter[piece].clone()))
+                .collect::<Result<Vec<_>, Error>>()?;
+            let terms: Vec<_> = columns.iter().map(|column| &**column).zip(rows).collect();
+            let product = self.algebra.scatter(&terms, bound)?;
+            pieces.extend(product.pieces.iter().cloned());
+            known = Some(product);
+        }
+        let known = known.ok_or(Error::Form { operation: "encrypted weights" })?;
+        let entries = Entries { layout: *places.layout(), ..known.entries };
+        Ok(Matrix { entries, level: known.level, pieces })
     }
 }

@@ -339,6 +339,16 @@ impl Accelerator for Multicore {
         self.blocks(basis, block, left, right, destination)
     }
 
+    fn odd_power_sums(
+        &self,
+        basis: Basis,
+        x: &[Limb],
+        rows: &[&[Limb]],
+        sums: &mut [&mut [Limb]],
+    ) -> Result<(), Error> {
+        self.powers(basis, x, rows, sums)
+    }
+
     fn convert(
         &self,
         from: Basis,

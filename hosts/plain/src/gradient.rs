@@ -176,7 +176,11 @@ impl<F: Scalar> TrainingExecutor for Trainer<'_, F> {
             let right = (shape.rows, shape.columns);
             return Err(PlainError::Shape { operation: "linear_transposed", left: dy.shape(), right });
         }
-        Ok(self.executor.result(dy.times_transposed(self.executor.parameters.get(weight))))
+        let dx = dy.times_transposed(self.executor.parameters.get(weight));
+        if let Parameter::LoraUp(_, layer) = weight {
+            self.executor.ranges.note_adapter_gradients(layer, dx.data());
+        }
+        Ok(self.executor.result(dx))
     }
 
     fn accumulate(&mut self, x: &Tensor<F>, dy: &Tensor<F>, weight: Parameter) -> Result<(), PlainError> {

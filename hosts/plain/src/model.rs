@@ -228,6 +228,8 @@ struct ApproximationFile {
     mean_error: f64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     gradient_bound: Option<f64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    adapter_gradient_bound: Option<f64>,
     chebyshev_coefficients: Vec<f64>,
 }
 
@@ -337,6 +339,10 @@ fn approximation_file(table: &Approximations, site: Site) -> Option<Approximatio
         worst_error: error.worst,
         mean_error: error.mean,
         gradient_bound: table.gradient_bound(site),
+        adapter_gradient_bound: match site {
+            Site::Kernel(layer) => table.adapter_gradient_bound(layer),
+            _ => None,
+        },
         chebyshev_coefficients: entry.coefficients.clone(),
     })
 }
@@ -365,6 +371,9 @@ fn read_approximations(config: &Config, files: &[ApproximationFile]) -> Result<A
         table.insert(site, entry).map_err(bad)?;
         if let Some(bound) = file.gradient_bound {
             table.bound_gradient(site, bound).map_err(bad)?;
+        }
+        if let (Site::Kernel(layer), Some(bound)) = (site, file.adapter_gradient_bound) {
+            table.bound_adapter_gradient(layer, bound).map_err(bad)?;
         }
     }
     Ok(table)

@@ -12,6 +12,7 @@ pub struct Ranges {
     config: Config,
     seen: Vec<(f64, f64)>,
     gradients: Vec<f64>,
+    adapters: Vec<f64>,
 }
 
 impl Ranges {
@@ -19,7 +20,7 @@ impl Ranges {
     pub fn new(config: &Config) -> Self {
         let count = Site::count(config);
         let (seen, gradients) = (vec![(f64::INFINITY, f64::NEG_INFINITY); count], vec![0.0; count]);
-        Self { config: *config, seen, gradients }
+        Self { config: *config, seen, gradients, adapters: vec![0.0; config.layers] }
     }
 
     /// Notes an argument.
@@ -36,6 +37,17 @@ impl Ranges {
         *largest = gradients.iter().fold(*largest, |m, g| m.max(g.to_f64().abs()));
     }
 
+    /// Notes gradients of the loss by what a layer's LoRA matrices A give.
+    pub fn note_adapter_gradients<F: Scalar>(&mut self, layer: usize, gradients: &[F]) {
+        let largest = &mut self.adapters[layer];
+        *largest = gradients.iter().fold(*largest, |m, g| m.max(g.to_f64().abs()));
+    }
+
+    /// The largest of those; 0 where there was none.
+    pub fn adapter_gradient(&self, layer: usize) -> f64 {
+        self.adapters[layer]
+    }
+
     /// The largest |gradient| seen; 0 where there was none.
     pub fn gradient(&self, site: Site) -> f64 {
         self.gradients[site.index(&self.config)]
@@ -47,6 +59,7 @@ impl Ranges {
             *a = (a.0.min(b.0), a.1.max(b.1));
         }
         self.gradients.iter_mut().zip(&other.gradients).for_each(|(a, &b)| *a = a.max(b));
+        self.adapters.iter_mut().zip(&other.adapters).for_each(|(a, &b)| *a = a.max(b));
     }
 
     /// (smallest, largest) argument seen; an empty range is (∞, −∞).
@@ -96,13 +109,14 @@ pub struct Approximations {
     config: Config,
     entries: Vec<Option<Entry>>,
     gradients: Vec<Option<f64>>,
+    adapters: Vec<Option<f64>>,
 }
 
 impl Approximations {
     /// An empty table.
     pub fn new(config: &Config) -> Self {
         let count = Site::count(config);
-        Self { config: *config, entries: vec![None; count], gradients: vec![None; count] }
+        Self { config: *config, entries: vec![None; count], gradients: vec![None; count], adapters: vec![None; config.layers] }
     }
 
     /// Stores a site's polynomial, after checking that it is usable.
@@ -120,6 +134,21 @@ impl Approximations {
         Interval::new(-bound, bound)?;
         self.gradients[site.index(&self.config)] = Some(bound);
         Ok(())
+    }
+
+    /// Bounds the gradients by what a layer's LoRA matrices A give.
+    ///
+    /// # Errors
+    /// [`ApproxError::Interval`] unless the bound is positive and finite.
+    pub fn bound_adapter_gradient(&mut self, layer: usize, bound: f64) -> Result<(), ApproxError> {
+        Interval::new(-bound, bound)?;
+        self.adapters[layer] = Some(bound);
+        Ok(())
+    }
+
+    /// That bound, if the table was made for training.
+    pub fn adapter_gradient_bound(&self, layer: usize) -> Option<f64> {
+        self.adapters.get(layer).copied().flatten()
     }
 
     /// The bound on gradients that come back to a site, if the table was made for training.
@@ -170,6 +199,11 @@ impl Approximations {
             self.insert(site, Entry { interval, squarings: budget.squarings, coefficients, observed })?;
             if ranges.gradient(site) > 0.0 {
                 self.bound_gradient(site, budget.margin * ranges.gradient(site))?;
+            }
+            if let Site::Kernel(layer) = site
+                && ranges.adapter_gradient(layer) > 0.0
+            {
+                self.bound_adapter_gradient(layer, budget.margin * ranges.adapter_gradient(layer))?;
             }
         }
         Ok(())

@@ -26,6 +26,10 @@ impl slots::Model for Model {
     fn gradient_bound(&self, site: Site) -> Option<f64> {
         self.approximations.gradient_bound(site)
     }
+
+    fn adapter_gradient_bound(&self, layer: usize) -> Option<f64> {
+        self.approximations.adapter_gradient_bound(layer)
+    }
 }
 
 /// Sizes, weights and polynomials in f64, without a tokenizer.
@@ -55,6 +59,10 @@ impl slots::Model for Weights<'_> {
 
     fn gradient_bound(&self, site: Site) -> Option<f64> {
         self.approximations.gradient_bound(site)
+    }
+
+    fn adapter_gradient_bound(&self, layer: usize) -> Option<f64> {
+        self.approximations.adapter_gradient_bound(layer)
     }
 }
 

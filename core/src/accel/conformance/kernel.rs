@@ -57,11 +57,12 @@ pub enum Kernel {
     NttPartial,
     RowProducts,
     BlockProducts,
+    OddPowerSums,
 }
 
 impl Kernel {
     /// All of them.
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 28] = [
         Self::WriteSigned,
         Self::Copy,
         Self::Clear,
@@ -89,6 +90,7 @@ impl Kernel {
         Self::NttPartial,
         Self::RowProducts,
         Self::BlockProducts,
+        Self::OddPowerSums,
     ];
 
     /// Whether the kernel is defined over a basis of this shape.
@@ -280,6 +282,7 @@ impl<'b, A: Accelerator> Bench<'b, A> {
             Kernel::NttPartial => a.ntt_partial(basis, &mut x, self.block(basis))?,
             Kernel::RowProducts => return self.row_products(basis),
             Kernel::BlockProducts => return self.block_products(basis),
+            Kernel::OddPowerSums => return self.odd_power_sums(basis, &x),
             Kernel::InnerProduct | Kernel::KeySwitch => {
                 return self.key_switch(kernel, basis, &x, digit_size);
             }

@@ -45,6 +45,8 @@ pub enum Misuse {
     RowProducts(u8),
     /// `block_products` with a block, terms or destinations that do not match.
     BlockProducts(u8),
+    /// `odd_power_sums` with x, rows, sums or a basis that do not match.
+    OddPowerSums(u8),
     /// One limb more than there are.
     Allocate,
 }
@@ -310,7 +312,16 @@ fn matrix<A: Accelerator>(a: &A, row: &mut [A::Word], refusals: &mut Refusals) -
     call(7, basis, 8, &[&x], &[&x], 7, 1)?;
     call(8, basis, 8, &[&x], &[&x], 9, 1)?;
     call(9, basis, 8, &[&x], &[&x], 8, 0)?;
-    call(10, beyond, 8, &[&x], &[&x], 8, 1)
+    call(10, beyond, 8, &[&x], &[&x], 8, 1)?;
+
+    let mut call = |i, basis, x: &[_], row: &[_], count: usize| {
+        let found = a.odd_power_sums(basis, x, &[row], &mut [&mut y[..count]]);
+        refusals.of(Misuse::OddPowerSums(i), found)
+    };
+    call(0, basis, &[], &x, 1)?;
+    call(1, basis, &x, &[], 1)?;
+    call(2, basis, &x, &x, 0)?;
+    call(3, beyond, &x, &x, 1)
 }
 
 /// Takes every limb through polynomials of the chain's size until there is none, and gives them back.

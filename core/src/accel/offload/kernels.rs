@@ -161,6 +161,16 @@ impl<E: NttEngine + Send, A: Accelerator> Accelerator for Offload<'_, E, A> {
         self.inner.block_products(basis, block, left, right, destination)
     }
 
+    fn odd_power_sums(
+        &self,
+        basis: Basis,
+        x: &[A::Limb],
+        rows: &[&[A::Limb]],
+        sums: &mut [&mut [A::Limb]],
+    ) -> Result<(), Error> {
+        self.inner.odd_power_sums(basis, x, rows, sums)
+    }
+
     fn ntt_partial(&self, basis: Basis, x: &mut [A::Limb], block: usize) -> Result<(), Error> {
         self.inner.ntt_partial(basis, x, block)
     }

@@ -169,33 +169,35 @@ impl<'r, 'a, A: Accelerator, K: KeySource<A> + ?Sized> PairEvaluator<'r, 'a, A, 
             ..*first.entries()
         };
         entries.check(ev.parameters(), level)?;
-        ev.accelerator().for_each(out, |p, out| -> Result<(), Error> {
-            // In place p of the transform that follows is the image under Y → Y^(2p + 1).
-            let h = odd_inverse(2 * p + 1, 2 * columns);
-            let exponent = if side == Side::Gather { 2 * degree - h } else { h };
-            let step = self.monomial(exponent, level)?;
-            let mut sum: Option<Ciphertext<A>> = None;
-            for row in rows.iter().rev() {
-                if row.ciphertext().level() != level {
-                    let have = row.ciphertext().level();
-                    return Err(ckks::Error::Level { have, need: level }.into());
-                }
-                sum = Some(match sum {
-                    None => row.ciphertext().duplicate(ev.accelerator())?,
-                    Some(mut sum) => {
-                        for part in &mut sum.parts {
-                            part.multiply_assign(ev.accelerator(), &step)?;
-                        }
-                        ev.add_assign(&mut sum, row.ciphertext())?;
-                        sum
-                    }
-                });
-            }
-            let sum = sum.ok_or(Error::Room { have: 0, need: 1 })?;
-            let image = ev.automorphism(&sum, odd_inverse(h, 2 * degree))?;
-            *out = Some(EncryptedVector::new(side, entries, [image])?);
+        if let Some(row) = rows.iter().find(|row| row.ciphertext().level() != level) {
+            return Err(ckks::Error::Level { have: row.ciphertext().level(), need: level }.into());
+        }
+        for out in &mut *out {
+            *out = Some(EncryptedVector::new(side, entries, [Ciphertext::zero(ev.accelerator(), level)?])?);
+        }
+        let base = self.monomial(if side == Side::Gather { 2 * degree - 1 } else { 1 }, level)?;
+        for half in 0..2 {
+            // Not full: as many as there are rows, or columns.
+            let parts = rows.iter().map(|row| row.ciphertext().parts()[half].limbs());
+            let parts: heapless::Vec<&[A::Limb], MAX_ROWS> = parts.collect();
+            let sums = out.iter_mut().flatten().map(|out| out.only_mut().parts[half].limbs_mut());
+            let mut sums: heapless::Vec<&mut [A::Limb], MAX_ROWS> = sums.collect();
+            ev.accelerator().odd_power_sums(Basis::level(level), base.limbs(), &parts, &mut sums)?;
+        }
+        let mut list: heapless::Vec<&mut Ciphertext<A>, MAX_ROWS> =
+            out.iter_mut().flatten().map(EncryptedVector::only_mut).collect();
+        ev.accelerator().for_each(&mut list, |a, x| -> Result<(), Error> {
+            **x = ev.automorphism(x, odd_inverse(2 * a + 1, 2 * degree))?;
             Ok(())
         })?;
+        drop(list);
+        for a in 0..columns {
+            // In place p of the transform that follows is the image under Y → Y^(2p + 1).
+            let p = odd_inverse(2 * a + 1, 2 * columns) / 2;
+            if a < p {
+                out.swap(a, p);
+            }
+        }
         let mut list: heapless::Vec<&mut Ciphertext<A>, MAX_ROWS> =
             out.iter_mut().flatten().map(EncryptedVector::only_mut).collect();
         // Σ_p Y^(−(2p + 1)·t)·(place p).

@@ -50,4 +50,9 @@ pub trait Model: Sync {
     fn gradient_bound(&self, _site: Site) -> Option<f64> {
         None
     }
+
+    /// The largest |gradient| of one sentence's loss by what a layer's LoRA matrices A give, with calibration's margin.
+    fn adapter_gradient_bound(&self, _layer: usize) -> Option<f64> {
+        None
+    }
 }

@@ -6,6 +6,7 @@
 //! median what the machine made of it.
 
 mod bootstrap;
+mod engine;
 mod lanes;
 mod matrix;
 mod model;
@@ -13,6 +14,7 @@ mod ntt;
 mod pair;
 mod scheme;
 mod slots;
+mod tally;
 
 use crate::exit::{Exit, Failure};
 use crate::output::{Output, Table, seconds};
@@ -57,6 +59,8 @@ pub(crate) struct Figure {
     bootstraps: Option<usize>,
     #[serde(skip_serializing_if = "Option::is_none")]
     bytes: Option<u64>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    operations: Vec<tally::Line>,
 }
 
 impl Figure {
@@ -131,6 +135,7 @@ impl Setting {
             levels: None,
             bootstraps: None,
             bytes: None,
+            operations: Vec::new(),
         }
     }
 }
@@ -171,8 +176,11 @@ pub(crate) const NAMES: &[&str] = &[
     lanes::NAMES[1],
     pair::NAMES[0],
     pair::NAMES[1],
+    pair::NAMES[2],
     slots::NAME,
     "infer/veil-mini",
+    engine::NAMES[0],
+    engine::NAMES[1],
 ];
 
 /// The parameters of the names that end so.
@@ -187,7 +195,7 @@ pub(crate) fn run(args: &Args, output: Output) -> Result<(), Failure> {
         match args.filter.as_deref() {
             Some(filter) => filter.split(',').any(|part| name.contains(part)),
             // Minutes: only where it is asked for, or listed.
-            None => args.list || !name.contains("chain"),
+            None => args.list || !(name.contains("chain") || engine::NAMES.contains(name)),
         }
     };
     let names: Vec<&str> = NAMES.iter().copied().filter(wanted).collect();
@@ -247,6 +255,10 @@ pub(crate) fn run(args: &Args, output: Output) -> Result<(), Failure> {
     if names.contains(&model::NAME) {
         report(model::measure(&setting)?)?;
     }
+    let jobs: Vec<&str> = names.iter().copied().filter(|name| engine::NAMES.contains(name)).collect();
+    if !jobs.is_empty() {
+        engine::measure(&setting, &jobs, &mut report)?;
+    }
     output.say(table.render());
     Ok(())
 }
@@ -283,7 +295,8 @@ mod tests {
                 + usize::from(lanes::NAMES.contains(name))
                 + usize::from(pair::NAMES.contains(name))
                 + usize::from(*name == slots::NAME)
-                + usize::from(*name == model::NAME);
+                + usize::from(*name == model::NAME)
+                + usize::from(engine::NAMES.contains(name));
             assert_eq!(homes, 1, "{name}");
         }
     }

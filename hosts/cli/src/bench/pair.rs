@@ -11,10 +11,13 @@ use veilformer::ckks::client::SecretKey;
 use veilformer::ckks::encoding::words_to_read;
 use veilformer::ckks::server::Evaluator;
 use veilformer::ckks::{Ciphertext, KeyRequests, ParametersLiteral, PrecisionStats};
-use veilformer::matrix::{EncryptedMatrix, EncryptedRow, Entries, Layout, PairEvaluator, Side, SmallRing};
+use veilformer::matrix::{
+    EncryptedMatrix, EncryptedRow, EncryptedVector, Entries, Layout, PairEvaluator, Side, SmallRing,
+};
 use veilformer_multicore::Multicore;
 
-pub(super) const NAMES: [&str; 2] = ["packed/scores-12x128x64x128", "packed/values-12x128x128x64"];
+pub(super) const NAMES: [&str; 3] =
+    ["packed/scores-12x128x64x128", "packed/values-12x128x128x64", "packed/exponents-12x128x64x128"];
 
 const HEADS: usize = 12;
 const TOKENS: usize = 128;
@@ -24,6 +27,7 @@ const SCALE_BITS: i32 = 38;
 
 type Keys = KeyStore<'static, Multicore>;
 type Matrix = EncryptedMatrix<Vec<Ciphertext<Multicore>>>;
+type Column = EncryptedVector<[Ciphertext<Multicore>; 1]>;
 type Pair<'p> = PairEvaluator<'p, 'p, Multicore, Keys>;
 
 /// Measures every wanted figure, from level 1 to level 0 of the small ring.
@@ -49,6 +53,17 @@ pub(super) fn measure(
         names.iter().map(|name| bench.figure(name)).collect()
     })?;
     figures.into_iter().try_for_each(report)
+}
+
+/// What is measured of two matrices.
+#[derive(Clone, Copy, PartialEq)]
+enum Kind {
+    /// Lᵀ·R.
+    Scores,
+    /// L·R.
+    Values,
+    /// −½ of the squared distances of columns.
+    Exponents,
 }
 
 struct Bench<'b> {
@@ -84,37 +99,62 @@ impl Bench<'_> {
         Ok(rows)
     }
 
-    /// One head: (columns of `left`) times `right`.
-    fn product(&self, left: &Matrix, right: &Matrix, side: Side) -> Result<Matrix, Failure> {
-        let rows = self.split(left)?;
+    fn columns(&self, x: &Matrix, side: Side) -> Result<Vec<Column>, Failure> {
         let mut columns = places(TOKENS);
-        self.pair.columns(&rows, side, &mut columns)?;
-        let columns: Vec<_> = columns.into_iter().flatten().collect();
-        let (entries, out) = if side == Side::Gather {
-            let mut work = Vec::new();
-            for _ in 0..self.row.rank() {
-                work.push(Ciphertext::zero(self.accelerator, 0)?);
+        self.pair.columns(&self.split(x)?, side, &mut columns)?;
+        Ok(columns.into_iter().flatten().collect())
+    }
+
+    fn zeros(&self, count: usize) -> Result<Vec<Ciphertext<Multicore>>, Failure> {
+        (0..count).map(|_| Ok(Ciphertext::zero(self.accelerator, 0)?)).collect()
+    }
+
+    /// One head.
+    fn product(&self, left: &Matrix, right: &Matrix, kind: Kind) -> Result<Matrix, Failure> {
+        let (entries, out) = match kind {
+            Kind::Scores => {
+                let (columns, mut out) =
+                    (self.columns(left, Side::Gather)?, places(TOKENS / self.row.rank()));
+                let mut work = self.zeros(self.row.rank())?;
+                (self.pair.multiply_transposed(&columns, right, 64.0, &mut work, &mut out)?, out)
             }
-            let mut out = places(TOKENS / self.row.rank());
-            (self.pair.multiply_transposed(&columns, right, 64.0, &mut work, &mut out)?, out)
-        } else {
-            let rows = self.split(right)?;
-            let terms: Vec<_> = columns.iter().zip(&rows).collect();
-            let mut out = places(1);
-            (self.ring.scatter(&terms, 64.0, &mut out)?, out)
+            Kind::Values => {
+                let (columns, rows) = (self.columns(left, Side::Scatter)?, self.split(right)?);
+                let terms: Vec<_> = columns.iter().zip(&rows).collect();
+                let mut out = places(1);
+                (self.ring.scatter(&terms, 64.0, &mut out)?, out)
+            }
+            Kind::Exponents => {
+                let [keys, queries] = [self.columns(left, Side::Gather)?, self.columns(right, Side::Gather)?];
+                let mut rows = self.zeros(TOKENS)?;
+                let mut entries = self.pair.exponents(&keys, right, &queries, 64.0, &mut rows)?;
+                let mut out = Vec::new();
+                for rows in rows.chunks_mut(self.row.rank()) {
+                    let packed = self.pair.pick(&entries, rows)?;
+                    entries = *packed.entries();
+                    out.extend(packed.into_ciphertexts().map(Some));
+                }
+                (Entries { layout: entries.layout.with_rows(TOKENS)?, ..entries }, out)
+            }
         };
         Ok(EncryptedMatrix::new(entries, out.into_iter().flatten().collect())?)
     }
 
     fn figure(&self, name: &str) -> Result<Figure, Failure> {
-        let side = if name == NAMES[0] { Side::Gather } else { Side::Scatter };
-        let inner = if side == Side::Gather { FEATURES } else { TOKENS };
+        let (kind, inner) = match name {
+            "packed/values-12x128x128x64" => (Kind::Values, TOKENS),
+            "packed/scores-12x128x64x128" => (Kind::Scores, FEATURES),
+            _ => (Kind::Exponents, FEATURES),
+        };
         let scale = 2f64.powi(SCALE_BITS);
+        // Columns have T times the scale: of both factors of exponents they are taken.
+        let low = scale / TOKENS as f64;
+        let other = if kind == Kind::Exponents { low } else { scale };
         let mut heads = Vec::new();
         for h in 0..HEADS as u64 {
             let (l, r) = (values(FEATURES * TOKENS, 2 * h), values(inner * TOKENS, 2 * h + 1));
-            let left = self.encrypt(FEATURES, &l, scale / TOKENS as f64)?;
-            heads.push((left, self.encrypt(inner, &r, scale)?, l, r));
+            let left = self.encrypt(FEATURES, &l, low)?;
+            heads.push((left, self.encrypt(inner, &r, other)?, l, r));
         }
         let (mut results, mut cpu) = (Vec::new(), Vec::new());
         let figure = self.setting.measure(
@@ -126,7 +166,7 @@ impl Bench<'_> {
                 let before = cpu_seconds();
                 results.clear();
                 for (left, right, ..) in &heads {
-                    results.push(self.product(left, right, side)?);
+                    results.push(self.product(left, right, kind)?);
                 }
                 cpu.extend(before.zip(cpu_seconds()).map(|(before, after)| after - before));
                 Ok(())
@@ -137,9 +177,12 @@ impl Bench<'_> {
             let found = self.decrypt(result)?;
             let at = |m: &[f64], i: usize, j: usize| m[i * TOKENS + j];
             let exact = |i: usize, u: usize| -> f64 {
-                match side {
-                    Side::Gather => (0..FEATURES).map(|f| at(l, f, i) * at(r, f, u)).sum(),
-                    Side::Scatter => (0..TOKENS).map(|t| at(l, i, t) * at(r, t, u)).sum(),
+                match kind {
+                    Kind::Scores => (0..FEATURES).map(|f| at(l, f, i) * at(r, f, u)).sum(),
+                    Kind::Values => (0..TOKENS).map(|t| at(l, i, t) * at(r, t, u)).sum(),
+                    Kind::Exponents => {
+                        (0..FEATURES).map(|f| (at(l, f, i) - at(r, f, u)).powi(2)).sum::<f64>() / -2.0
+                    }
                 }
             };
             let exact: Vec<f64> = (0..found.len()).map(|i| exact(i / TOKENS, i % TOKENS)).collect();

@@ -1,13 +1,16 @@
-//! The kernels of the matrix room that work block by block: [`Multicore::partial`] and [`Multicore::blocks`].
+//! The kernels of the matrix room that work block by block: [`Multicore::partial`], [`Multicore::blocks`] and
+//! [`Multicore::powers`].
 
 use super::Multicore;
 use crate::kernels::{AlignedWords, Prime};
 use crate::memory::Limb;
-use veilformer::accel::{Error, check_block, check_blocks};
+use veilformer::accel::{Error, check_block, check_blocks, check_powers};
 use veilformer::ring::Basis;
 
 /// Most terms of a sum whose operands are packed together: both panels of a block of 128 words then take 512 KiB.
 const TERMS: usize = 1 << 8;
+/// Words of a limb to a task of [`Multicore::powers`].
+const RUN: usize = 1 << 9;
 
 /// One block of one prime in every destination.
 struct Block<'a> {
@@ -35,13 +38,7 @@ impl Multicore {
     ) -> Result<(), Error> {
         check_blocks(&self.chain, basis, block, left, right, destination)?;
         let blocks = self.pool.degree() / block;
-        let mut tasks: Vec<Block<'_>> = (0..basis.len() * blocks)
-            .map(|i| Block { prime: i / blocks, start: i % blocks * block, out: Vec::with_capacity(block) })
-            .collect();
-        for limbs in destination.iter_mut() {
-            let parts = limbs.iter_mut().flat_map(|limb| limb.chunks_exact_mut(block));
-            tasks.iter_mut().zip(parts).for_each(|(task, part)| task.out.push(part));
-        }
+        let mut tasks = tasks(blocks, block, basis, destination);
         let words = block * basis.len() * self.pool.degree();
         self.spread(&mut tasks, words, |_, Block { prime, start, out }| {
             let (p, range) = (*prime, *start..*start + block);
@@ -54,6 +51,26 @@ impl Multicore {
                 let right: Vec<&[u64]> = right.iter().map(|limbs| &limbs[p][range.clone()]).collect();
                 self.block_product(prime, &left, &right, out, run > 0);
             }
+            Ok(())
+        })
+    }
+
+    /// [`veilformer::accel::Accelerator::odd_power_sums`]: rows · sums multiply-adds a word, in runs of columns.
+    pub(super) fn powers(
+        &self,
+        basis: Basis,
+        x: &[Limb],
+        rows: &[&[Limb]],
+        sums: &mut [&mut [Limb]],
+    ) -> Result<(), Error> {
+        check_powers(&self.chain, basis, x, rows, sums)?;
+        let run = RUN.min(self.pool.degree());
+        let mut tasks = tasks(self.pool.degree() / run, run, basis, sums);
+        let words = rows.len().max(1) * basis.len() * self.pool.degree();
+        self.spread(&mut tasks, words, |_, Block { prime, start, out }| {
+            let (p, range) = (*prime, *start..*start + run);
+            let rows: Vec<&[u64]> = rows.iter().map(|limbs| &limbs[p][range.clone()]).collect();
+            self.kernels.odd_power_sums(self.prime(basis, p), &x[p][range], &rows, out);
             Ok(())
         })
     }
@@ -84,6 +101,27 @@ impl Multicore {
             }
         }
     }
+}
+
+/// A task for each of `blocks` runs of `block` words of each prime, with its part of every destination.
+fn tasks<'d>(
+    blocks: usize,
+    block: usize,
+    basis: Basis,
+    destination: &'d mut [&mut [Limb]],
+) -> Vec<Block<'d>> {
+    let mut tasks: Vec<Block<'_>> = (0..basis.len() * blocks)
+        .map(|i| Block {
+            prime: i / blocks,
+            start: i % blocks * block,
+            out: Vec::with_capacity(destination.len()),
+        })
+        .collect();
+    for limbs in destination.iter_mut() {
+        let parts = limbs.iter_mut().flat_map(|limb| limb.chunks_exact_mut(block));
+        tasks.iter_mut().zip(parts).for_each(|(task, part)| task.out.push(part));
+    }
+    tasks
 }
 
 /// Line `terms·tile + f` is words 8·tile … of `x[f]`.

@@ -20,6 +20,7 @@ mod matrix;
 mod neon;
 mod ntt;
 mod path;
+mod powers;
 mod prime;
 mod scalar;
 mod scalar_matrix;

@@ -10,8 +10,10 @@ const INPUTS: usize = 3;
 const SUMS: usize = 2;
 /// Most rows to a ciphertext.
 const MAX_ROWS: usize = 16;
-/// Terms of a product of blocks.
+/// Terms of a product of blocks, or of a sum of powers.
 const TERMS: usize = 5;
+/// Sums of powers.
+const POWERS: usize = 4;
 
 impl<A: Accelerator> Bench<'_, A> {
     /// One of `count` numbers: (3·seed + primes) mod count.
@@ -71,6 +73,19 @@ impl<A: Accelerator> Bench<'_, A> {
         let mut out: heapless::Vec<&mut [A::Limb], 32> = limbs.chunks_exact_mut(basis.len()).collect();
         self.accelerator.block_products(basis, block, &slices(&left), &slices(&right), &mut out)?;
         drop(out);
+        Ok(limbs)
+    }
+
+    /// Five rows at the first four odd powers.
+    pub(super) fn odd_power_sums(&mut self, basis: Basis, x: &[A::Limb]) -> Result<Outputs<A>, Error> {
+        let rows = self.polynomials(basis, 1, TERMS)?;
+        let mut limbs = Outputs::<A>::new();
+        for _ in 0..POWERS {
+            give(&mut limbs, self.polynomial(basis, 20)?)?;
+        }
+        let mut sums: heapless::Vec<&mut [A::Limb], POWERS> = limbs.chunks_exact_mut(basis.len()).collect();
+        self.accelerator.odd_power_sums(basis, x, &slices(&rows), &mut sums)?;
+        drop(sums);
         Ok(limbs)
     }
 }

@@ -10,6 +10,7 @@
 pub(super) mod convert;
 pub(super) mod matrix;
 pub(super) mod ntt;
+pub(super) mod powers;
 mod tail;
 pub(super) mod transform;
 pub(super) mod vector;

@@ -152,3 +152,35 @@ proptest! {
         check_outer_products(&prime, terms, &left, &right);
     }
 }
+
+/// Whole groups of lines and what is left of them, at the ends of the range.
+#[test]
+fn odd_powers_are_those_of_every_word() {
+    for bits in [22, 38, 48, 50] {
+        let prime = prime_below(bits, 64, 0);
+        let (q, mut words) = (prime.value(), Words(bits.into()));
+        for (length, count) in [(8, 1), (64, 5), (136, 64), (136, 0)] {
+            let mut x = words.limb(q, length);
+            x[..3].copy_from_slice(&[0, 1, q - 1]);
+            let mut rows: Vec<Vec<u64>> = (0..count).map(|_| words.limb(q, length)).collect();
+            rows.iter_mut().for_each(|row| row[2..6].fill(q - 1));
+            let expected = |a: u64, at: usize| {
+                rows.iter().enumerate().fold(0, |sum, (i, row)| {
+                    let power = prime.power(x[at], i as u64 * (2 * a + 1));
+                    prime.add(sum, prime.multiply(power, row[at]))
+                })
+            };
+            for kernels in every_path() {
+                let rows: Vec<&[u64]> = rows.iter().map(|row| &row[..]).collect();
+                let mut sums = vec![vec![7; length]; 9];
+                let mut out: Vec<&mut [u64]> = sums.iter_mut().map(|sum| &mut sum[..]).collect();
+                kernels.odd_power_sums(&prime, &x, &rows, &mut out);
+                for (a, sum) in sums.iter().enumerate() {
+                    for (at, &word) in sum.iter().enumerate() {
+                        assert_eq!(word, expected(a as u64, at), "{} {bits} {a} {at}", kernels.path());
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,5 +1,7 @@
 //! A client and a server on toy parameters, which are insecure, and random models.
 
+pub(crate) mod sample;
+
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use veilformer::ckks::client::{PublicKey, SecretKey};
@@ -105,5 +107,18 @@ impl Client<'_> {
         let (mut out, mut words) = (vec![0.0; degree], vec![0; 2 * degree]);
         self.secrets[1].decrypt_coefficients(piece, &mut words, &mut out).unwrap();
         out
+    }
+
+    /// The slots of a vector.
+    pub(crate) fn decrypt_slots(&self, x: &Ciphertext<Multicore>) -> Vec<f64> {
+        let parameters = &self.world.parameters[0];
+        let degree = parameters.degree();
+        let mut twiddles = vec![0.0; Encoder::words_needed(degree)];
+        let encoder = Encoder::new(degree, &mut Arena::new(&mut twiddles)).unwrap();
+        let (mut out, mut words) = (vec![0.0; degree], vec![0; 2 * degree]);
+        self.secrets[0].decrypt_coefficients(x, &mut words, &mut out).unwrap();
+        let mut slots = vec![0.0; degree / 2];
+        encoder.decode_real(&mut out, parameters.scale(x.level()), &mut slots).unwrap();
+        slots
     }
 }

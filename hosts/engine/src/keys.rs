@@ -1,0 +1,53 @@
+//! Which keys a server needs.
+
+use crate::trained::SPREAD_LEVELS;
+use crate::{Error, Places};
+use veilformer::accel::Accelerator;
+use veilformer::ckks::server::bootstrap::BootstrapPlan;
+use veilformer::ckks::{KeyId, KeyRequests, KeySource, Parameters};
+use veilformer::matrix::{PairEvaluator, RingSwitch, SmallRing};
+
+/// The keys of both rings for every operation on tensors of such places.
+///
+/// `trained` adds those of encrypted weights.
+///
+/// # Errors
+/// More keys than a list holds; parameters without bootstrapping.
+pub fn required_keys<A: Accelerator, K: KeySource<A> + ?Sized>(
+    parameters: &Parameters,
+    places: &[Places],
+    trained: bool,
+) -> Result<[KeyRequests; 2], Error> {
+    let small = parameters.small_ring()?;
+    let plan = BootstrapPlan::new(parameters)?;
+    let (mut big_keys, mut small_keys) = (KeyRequests::new(), KeyRequests::new());
+    plan.required_keys(parameters, &mut big_keys)?;
+    RingSwitch::<A, K>::required_keys(parameters, 0, &mut big_keys)?;
+    // A product comes before the first sum of rows.
+    let level = plan.output();
+    big_keys.add(KeyId::Relinearization, level)?;
+    for places in places {
+        let sum = places.rows_in_slots();
+        for &turn in sum.cyclic.iter().chain(&sum.bounded) {
+            big_keys.add(KeyId::rotation(parameters, turn as i64), level - 1)?;
+        }
+        for &turn in &sum.bounded {
+            big_keys.add(KeyId::rotation(parameters, -(turn as i64)), level - 2)?;
+        }
+        if trained {
+            let spread = plan.floor() + SPREAD_LEVELS;
+            for &turn in &places.spread_turns() {
+                big_keys.add(KeyId::rotation(parameters, turn as i64), spread)?;
+                big_keys.add(KeyId::rotation(parameters, -(turn as i64)), spread)?;
+            }
+            for &turn in &sum.cyclic {
+                big_keys.add(KeyId::rotation(parameters, -(turn as i64)), spread)?;
+            }
+        }
+        let (log_rank, top) = (places.layout().log_rank(), small.top_level());
+        SmallRing::<A, K>::packing_keys(log_rank, top - 1, &mut small_keys)?;
+        PairEvaluator::<A, K>::required_keys(&small, log_rank, top - usize::from(!trained), &mut small_keys)?;
+        SmallRing::<A, K>::thin_keys(&small, log_rank, top, &mut small_keys)?;
+    }
+    Ok([big_keys, small_keys])
+}

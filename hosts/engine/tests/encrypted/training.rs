@@ -1,0 +1,114 @@
+//! The encrypted backward pass against the same polynomials in f64, on toy parameters, which are insecure.
+
+use crate::world::sample::{SENTENCES, Sample, config, send, send_target, send_weights};
+use crate::world::{Client, Toy, World};
+use veilformer::ckks::{Ciphertext, ParametersLiteral};
+use veilformer::transformer::{AdamWHe, Trainable, backward, forward_recorded, loss_gradient};
+use veilformer_engine::{Engine, TrainedPlaces};
+use veilformer_multicore::Multicore;
+use veilformer_plain::executor::Functions;
+use veilformer_plain::finetune::{FineTuner, Recipe};
+use veilformer_plain::gradient::{Penalties, Trainer};
+use veilformer_plain::parameters::Parameters;
+use veilformer_plain::slots::Weights;
+use veilformer_plain::train::gradient;
+
+#[test]
+fn gradients_of_adapters() {
+    for first_norm in [false, true] {
+        let world = World::new(ParametersLiteral::INSECURE_TOY_MATRIX, [14000, 80000]);
+        let sample = Sample::new(config(2, first_norm, 2), 2);
+        let client = world.client();
+        let penalties = Penalties::none(&sample.config);
+        let functions = Functions::Polynomial(&sample.approximations);
+        let mut plain = Trainer::new(&sample.config, &sample.parameters, functions, &penalties)
+            .with_trained(Trainable::Adapters);
+        for example in &sample.data[..SENTENCES] {
+            gradient(&sample.config, &mut plain, &sample.parameters, example).unwrap();
+        }
+        let (expected, _) = plain.finish();
+        world.serve(&client, &[sample.places(&world)], |algebra| {
+            let model = sample.weights();
+            let mut engine = Engine::new(algebra, &model, SENTENCES).unwrap();
+            send_weights(&mut engine, &client, &sample, &world);
+            differentiate(&mut engine, &client, &sample, &world);
+            let places = engine.trained_places().unwrap();
+            let gradients = engine.gradients().unwrap();
+            let unit = engine.gradient_unit().unwrap() * SENTENCES as f64;
+            compare(&client, &sample, &places, &gradients, unit, &expected);
+        });
+    }
+}
+
+#[test]
+fn two_steps_of_the_optimizer() {
+    let world = World::new(ParametersLiteral::INSECURE_TOY_MATRIX, [14000, 80000]);
+    let sample = Sample::new(config(1, false, 1), 3);
+    let client = world.client();
+    let optimizer = AdamWHe::paper(2e-2, 1e-2);
+    let recipe = Recipe {
+        trained: Trainable::Adapters,
+        optimizer,
+        steps: 4,
+        functions: Functions::Polynomial(&sample.approximations),
+        noise: None,
+    };
+    let mut plain = FineTuner::new(&sample.config, sample.parameters.clone(), recipe);
+    world.serve(&client, &[sample.places(&world)], |algebra| {
+        let model = sample.weights();
+        let mut engine = Engine::new(algebra, &model, SENTENCES).unwrap();
+        send_weights(&mut engine, &client, &sample, &world);
+        for step in 1..=2 {
+            plain.step(&sample.data[..SENTENCES]).unwrap();
+            differentiate(&mut engine, &client, &sample, &world);
+            let unit = engine.gradient_unit().unwrap();
+            engine.optimize(&optimizer.step(step, 4, unit)).unwrap();
+            let places = engine.trained_places().unwrap();
+            compare(&client, &sample, &places, engine.weights().unwrap(), 1.0, plain.parameters());
+        }
+    });
+}
+
+type ToyEngine<'m, 's> = Engine<'m, Toy<'s>, Weights<'m>>;
+
+/// Forward and backward on a freshly encrypted batch.
+fn differentiate(engine: &mut ToyEngine<'_, '_>, client: &Client<'_>, sample: &Sample, world: &World) {
+    let [x, mask] = send(engine, client, sample, world);
+    engine.record(true);
+    let (logits, tape) = forward_recorded(&sample.config, engine, x, &mask).unwrap();
+    let target = send_target(engine, client, sample);
+    let d_logits = loss_gradient(&sample.config, engine, &logits, &target).unwrap();
+    backward(&sample.config, engine, tape, &d_logits, &mask).unwrap();
+    engine.record(false);
+}
+
+/// Every trained matrix to eight bits of its largest entry.
+fn compare(
+    client: &Client<'_>,
+    sample: &Sample,
+    places: &TrainedPlaces,
+    slots: &[(Ciphertext<Multicore>, Option<Ciphertext<Multicore>>)],
+    unit: f64,
+    expected: &Parameters<f64>,
+) {
+    let slots: Vec<[Vec<f64>; 2]> = slots
+        .iter()
+        .map(|(lower, upper)| {
+            [Some(lower), upper.as_ref()].map(|x| x.map_or(Vec::new(), |x| client.decrypt_slots(x)))
+        })
+        .collect();
+    for span in places.spans() {
+        let columns = span.parameter.shape(&sample.config).columns;
+        let (mut worst, mut largest) = (0.0f64, 0.0f64);
+        for (vector, index) in (0..span.count).flat_map(|v| (0..span.length).map(move |i| (v, i))) {
+            let (ciphertext, upper, slot) = places.slot(span, vector, index);
+            let found = slots[ciphertext][usize::from(upper)][slot] * unit;
+            let (row, column) = span.entry(vector, index);
+            let expected = expected.get(span.parameter)[row * columns + column];
+            worst = worst.max((found - expected).abs());
+            largest = largest.max(expected.abs());
+        }
+        println!("{:?}: {worst:.2e} of {largest:.2e}, {:.1} bits", span.parameter, (largest / worst).log2());
+        assert!(worst < largest / 256.0, "{:?}: {worst} of {largest}", span.parameter);
+    }
+}
