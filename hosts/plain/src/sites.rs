@@ -116,7 +116,12 @@ impl Approximations {
     /// An empty table.
     pub fn new(config: &Config) -> Self {
         let count = Site::count(config);
-        Self { config: *config, entries: vec![None; count], gradients: vec![None; count], adapters: vec![None; config.layers] }
+        Self {
+            config: *config,
+            entries: vec![None; count],
+            gradients: vec![None; count],
+            adapters: vec![None; config.layers],
+        }
     }
 
     /// Stores a site's polynomial, after checking that it is usable.

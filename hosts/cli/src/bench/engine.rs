@@ -223,7 +223,7 @@ impl World<'_> {
                 Watched::new(algebra, |operation, moment| tally.borrow_mut().note(operation, moment));
             let mut engine = Engine::new(watched, &weights, subject.sentences)?;
             for _ in 0..setting.runs.unwrap_or(1) {
-                let (input, mask) = self.send(&engine, sample)?;
+                let [input, mask] = self.send(&engine, sample)?;
                 tally.borrow_mut().start();
                 let (input, mask) = (engine.input(&input)?, engine.mask(mask)?);
                 let output = subject.run(&mut engine, input, &mask)?;
@@ -251,7 +251,7 @@ impl World<'_> {
         &self,
         engine: &Engine<'_, Algebra<'m, F>, Weights<'_>>,
         sample: &Sample<'_>,
-    ) -> Result<(Vec<Ciphertext<Multicore>>, Vec<Ciphertext<Multicore>>), Failure>
+    ) -> Result<[Vec<Ciphertext<Multicore>>; 2], Failure>
     where
         F: FnMut(veilformer_engine::Operation, veilformer_engine::Moment),
     {
@@ -273,7 +273,7 @@ impl World<'_> {
             encoder.encode_real(&slots, parameters.scale(level), &mut work, &mut coefficients)?;
             encrypt(coefficients, level)
         });
-        Ok((input.collect::<Result<_, _>>()?, mask.collect::<Result<_, _>>()?))
+        Ok([input.collect::<Result<_, _>>()?, mask.collect::<Result<_, _>>()?])
     }
 
     /// The entries of a result, sentence by sentence, token by token.
