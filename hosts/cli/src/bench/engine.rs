@@ -44,6 +44,8 @@ const SEED: u64 = 1;
 const LIMBS: [usize; 2] = [1 << 14, 1 << 15];
 
 type Keys = KeyStore<'static, Multicore>;
+/// Ciphertexts of the big ring.
+type Sent = Vec<Ciphertext<Multicore>>;
 type Algebra<'s, F> = Watched<Encrypted<'s, Multicore, Keys>, F>;
 
 /// What is measured.
@@ -251,7 +253,7 @@ impl World<'_> {
         &self,
         engine: &Engine<'_, Algebra<'m, F>, Weights<'_>>,
         sample: &Sample<'_>,
-    ) -> Result<(Vec<Ciphertext<Multicore>>, Vec<Ciphertext<Multicore>>), Failure>
+    ) -> Result<(Sent, Sent), Failure>
     where
         F: FnMut(veilformer_engine::Operation, veilformer_engine::Moment),
     {
