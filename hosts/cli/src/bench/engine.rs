@@ -44,6 +44,8 @@ const SEED: u64 = 1;
 const LIMBS: [usize; 2] = [1 << 14, 1 << 15];
 
 type Keys = KeyStore<'static, Multicore>;
+/// Ciphertexts of the big ring.
+type Sent = Vec<Ciphertext<Multicore>>;
 type Algebra<'s, F> = Watched<Encrypted<'s, Multicore, Keys>, F>;
 
 /// What is measured.
@@ -223,7 +225,7 @@ impl World<'_> {
                 Watched::new(algebra, |operation, moment| tally.borrow_mut().note(operation, moment));
             let mut engine = Engine::new(watched, &weights, subject.sentences)?;
             for _ in 0..setting.runs.unwrap_or(1) {
-                let [input, mask] = self.send(&engine, sample)?;
+                let (input, mask) = self.send(&engine, sample)?;
                 tally.borrow_mut().start();
                 let (input, mask) = (engine.input(&input)?, engine.mask(mask)?);
                 let output = subject.run(&mut engine, input, &mask)?;
@@ -251,7 +253,7 @@ impl World<'_> {
         &self,
         engine: &Engine<'_, Algebra<'m, F>, Weights<'_>>,
         sample: &Sample<'_>,
-    ) -> Result<[Vec<Ciphertext<Multicore>>; 2], Failure>
+    ) -> Result<(Sent, Sent), Failure>
     where
         F: FnMut(veilformer_engine::Operation, veilformer_engine::Moment),
     {
@@ -273,7 +275,7 @@ impl World<'_> {
             encoder.encode_real(&slots, parameters.scale(level), &mut work, &mut coefficients)?;
             encrypt(coefficients, level)
         });
-        Ok([input.collect::<Result<_, _>>()?, mask.collect::<Result<_, _>>()?])
+        Ok((input.collect::<Result<_, _>>()?, mask.collect::<Result<_, _>>()?))
     }
 
     /// The entries of a result, sentence by sentence, token by token.
