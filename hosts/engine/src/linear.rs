@@ -139,6 +139,11 @@ impl<G: Algebra, M: Model> Engine<'_, G, M> {
             }
             _ => return Err(form),
         };
+        let bound = if dy.first && matches!(weight, Parameter::Attention(..)) {
+            message / (scale * replicas)
+        } else {
+            message / scale
+        };
         let places = dy.places.with_rows(rows)?;
         let halves: Vec<_> = if let Parameter::Expand(_) = weight {
             vec![(0, columns / 2, &dy.packed), (columns / 2, columns, &dy.gated)]
@@ -154,7 +159,7 @@ impl<G: Algebra, M: Model> Engine<'_, G, M> {
             let mut words = vec![0; PlainMatrix::words_needed(places.layout(), &entries.layout)];
             let entry = |output: usize, input: usize| model.weight(weight, output, first + input);
             let w = PlainMatrix::quantize(places.layout(), &entries.layout, &mut words, entry)?;
-            let w = w.with_bound(message / scale / entries.bound);
+            let w = w.with_bound(bound / entries.bound);
             let products = packed.iter().map(|matrix| self.algebra.multiply_plain(&w, matrix, scale));
             let products = products.collect::<Result<Vec<_>, Error>>()?;
             sum = Some(match sum {
