@@ -109,7 +109,7 @@ impl Job {
 }
 
 impl Program for Job {
-    /// A plaintext product, a gathered row, a packed product, a product in lanes, as one stream.
+    /// A plaintext product, a gathered row, packed products of every kind, a product in lanes, as one stream.
     fn answer<A: Accelerator<Word = u64>>(&self, accelerator: &A) -> Vec<u8> {
         let (parameters, degree) = (&self.parameters, self.parameters.degree());
         let (mut words, mut scratch) = (vec![0; degree], vec![0; degree]);
@@ -148,11 +148,26 @@ impl Program for Job {
         let rows: Vec<_> = rows.into_iter().flatten().collect();
         let mut columns: Vec<_> = (0..degree / rank).map(|_| None).collect();
         pair.columns(&rows, Side::Gather, &mut columns).unwrap();
-        let columns: Vec<_> = columns.into_iter().flatten().take(rank).collect();
+        let columns: Vec<_> = columns.into_iter().flatten().collect();
         let zero = |level| Ciphertext::zero(accelerator, level).unwrap();
         let mut work: Vec<_> = (0..rank).map(|_| zero(0)).collect();
         let (mut packed, right) = ([None], EncryptedMatrix::new(entries, [first]).unwrap());
-        pair.multiply_transposed(&columns, &right, 64.0, &mut work, &mut packed).unwrap();
+        pair.multiply_transposed(&columns[..rank], &right, 64.0, &mut work, &mut packed).unwrap();
+        // The same rows as keys and as queries, then turned around, then with weights from the right.
+        let pick = |entries: Entries, rows: &mut [Ciphertext<A>]| {
+            let [picked] = pair.pick(&entries, rows).unwrap().into_ciphertexts();
+            picked
+        };
+        let queries = &columns[..COLUMNS];
+        let known = pair.exponents(&columns[..rank], &right, queries, 64.0, &mut work).unwrap();
+        let exponents = pick(known, &mut work);
+        let known = pair.transposed_rows(&[&columns], 0, &mut work).unwrap();
+        let turned = pick(known, &mut work);
+        let mut made: Vec<_> = columns.iter().map(|_| None).collect();
+        pair.columns(&rows, Side::Scatter, &mut made).unwrap();
+        let made: Vec<_> = made.into_iter().flatten().collect();
+        let weighed = pair.multiply_right(&made, COLUMNS, weight, SCALE, 64.0, &mut vec![0; degree]).unwrap();
+        let [weighed] = weighed.into_ciphertexts();
         let lanes = lanes(parameters);
         let lane = LaneEvaluator::new(*evaluator, lanes, 1, &mut vec![0; degree]).unwrap();
         let mut work: Vec<_> = (0..lanes.work_rows(1)).map(|_| zero(1)).collect();
@@ -160,8 +175,8 @@ impl Program for Job {
         lane.product(right.ciphertexts(), right.ciphertexts(), &mut work, &mut tiles).unwrap();
 
         let mut message = Message::default();
-        let answers =
-            out.iter().flatten().chain([row.ciphertext()]).chain(packed.iter().flatten()).chain(&tiles);
+        let answers = out.iter().flatten().chain([row.ciphertext()]).chain(packed.iter().flatten());
+        let answers = answers.chain([&exponents, &turned, &weighed]).chain(&tiles);
         for ciphertext in answers {
             codec.write_ciphertext(&mut message, self.tag, ciphertext).unwrap();
         }
