@@ -226,13 +226,13 @@ pub trait Algebra {
         bound: f64,
     ) -> Result<(Entries, Vec<Self::Piece>), Error>;
 
-    /// Every column as a row that waits to be packed.
+    /// Every column as a row that waits to be packed: `blocks` are the columns of rows 0 to k, k to 2k, ….
     ///
     /// # Errors
     /// From the algebra.
     fn transposed_rows(
         &mut self,
-        columns: &[Self::Column],
+        blocks: &[Vec<Self::Column>],
         count: usize,
     ) -> Result<(Entries, Vec<Self::Piece>), Error>;
 

@@ -17,6 +17,9 @@ pub(crate) const SCORES_LEVEL: usize = 1;
 /// The queries of a head: by themselves, and by columns.
 type Queries<G> = (Matrix<<G as Algebra>::Piece>, Vec<<G as Algebra>::Column>);
 
+/// The entries of a product of gradients are said to be this many times its noise at least.
+const NOISE_SHARE: f64 = 256.0;
+
 /// Columns and rows whose products are added up.
 struct Terms<G: Algebra> {
     columns: Vec<G::Column>,
@@ -130,6 +133,8 @@ impl<G: Algebra, M: Model> Engine<'_, G, M> {
             let rows = self.algebra.split(&scores_of.at_most(values.level))?;
             let bound = values.entries.bound * length as f64;
             let own = self.mix_rows(values, rows, length, bound, scores.first)?;
+            // Without a mask it is a gradient.
+            let own = if value.mask.is_none() { Self::tempered(own) } else { own };
             match mixed.first_mut() {
                 // Every sentence has a column to itself, so that no entry grows.
                 Some(sum) if scores.first => {
@@ -221,6 +226,14 @@ impl<G: Algebra, M: Model> Engine<'_, G, M> {
         Ok(Matrix { entries, level: result.level, pieces })
     }
 
+    /// A product of gradients with no more noise than it can have to be of use. Predictions multiply the largest entries
+    /// with each other; gradients are far below theirs, and after three products a prediction would exceed them.
+    pub(crate) fn tempered(matrix: Matrix<G::Piece>) -> Matrix<G::Piece> {
+        let most = matrix.entries.bound * matrix.entries.scale / NOISE_SHARE;
+        let entries = Entries { noise: matrix.entries.noise.min(most), ..matrix.entries };
+        Matrix { entries, ..matrix }
+    }
+
     /// Rows that wait, packed and all at one scale.
     fn pack_waiting(
         &mut self,
@@ -292,8 +305,10 @@ impl<G: Algebra, M: Model> Engine<'_, G, M> {
         let rows = self.algebra.split(scores)?;
         let mut by_head = Vec::new();
         for rows in rows.chunks(length) {
-            let columns = self.algebra.columns(rows, Side::Gather)?;
-            let (waiting, rows) = self.algebra.transposed_rows(&columns, queries)?;
+            let blocks = rows.chunks(places.layout().rank());
+            let blocks = blocks.map(|rows| self.algebra.columns(rows, Side::Gather));
+            let blocks = blocks.collect::<Result<Vec<_>, Error>>()?;
+            let (waiting, rows) = self.algebra.transposed_rows(&blocks, queries)?;
             let turned = self.places(queries, false)?;
             let packed = self.pack_waiting(&turned, &waiting, rows, scores.level)?;
             let packed = self.algebra.rescale(&packed, scale)?;
@@ -325,7 +340,7 @@ impl<G: Algebra, M: Model> Engine<'_, G, M> {
             let columns = self.head_columns(&Matrix { level, ..matrix.clone() }, Side::Scatter)?;
             let terms: Vec<_> =
                 columns.into_iter().zip(rows).map(|(columns, rows)| Terms { columns, rows }).collect();
-            mixed.push(self.assemble(&terms, matrix.entries.bound, false)?);
+            mixed.push(Self::tempered(self.assemble(&terms, matrix.entries.bound, false)?));
         }
         Ok(Tensor::packed(self.places(self.config().width, false)?, mixed, false))
     }
@@ -392,6 +407,6 @@ impl<G: Algebra, M: Model> Engine<'_, G, M> {
             let total = self.algebra.total(rows)?;
             terms.push(Terms { columns, rows: self.algebra.diagonal(&total, count)? });
         }
-        self.assemble(&terms, x.entries.bound, first)
+        Ok(Self::tempered(self.assemble(&terms, x.entries.bound, first)?))
     }
 }

@@ -16,6 +16,8 @@ use veilformer::transformer::slots::EncryptedSlots;
 
 /// Standard deviation of the error of a lowered slot that held 1: what a bootstrap and the functions leave.
 const SLOT_ERROR: f64 = 1.0 / (1 << 19) as f64;
+/// Standard deviation of what lowering and taking columns add to an entry that was scaled down in slots.
+const COLUMN_NOISE: f64 = (1 << 17) as f64;
 /// Ciphertexts of a plaintext product that are worked on at a time.
 const CHUNK: usize = 8;
 
@@ -255,7 +257,10 @@ impl<'a, A: Accelerator<Word = u64>, K: KeySource<A> + ?Sized> Algebra for Encry
     }
 
     fn at_scale(&mut self, column: Column<A>, scale: f64) -> Result<Column<A>, Error> {
-        let (side, entries) = (column.side(), Entries { scale, ..*column.entries() });
+        let (side, known) = (column.side(), column.entries());
+        // The errors of slots were scaled with them; what lowering and taking columns add was not.
+        let noise = (known.noise * (scale / known.scale).min(1.0)).hypot(COLUMN_NOISE);
+        let entries = Entries { scale, noise, ..*known };
         let [ciphertext] = column.ciphertexts();
         let ciphertext = ciphertext.duplicate(self.small().accelerator())?;
         Ok(EncryptedVector::new(side, entries, [ciphertext])?)
@@ -357,12 +362,13 @@ impl<'a, A: Accelerator<Word = u64>, K: KeySource<A> + ?Sized> Algebra for Encry
 
     fn transposed_rows(
         &mut self,
-        columns: &[Column<A>],
+        blocks: &[Vec<Column<A>>],
         count: usize,
     ) -> Result<(Entries, Vec<Piece<A>>), Error> {
         let zero = || Ok(Ciphertext::zero(self.small().accelerator(), 0)?);
         let mut rows = (0..count).map(|_| zero()).collect::<Result<Vec<_>, Error>>()?;
-        let entries = self.pair.transposed_rows(&[columns], 0, &mut rows)?;
+        let blocks: Vec<&[Column<A>]> = blocks.iter().map(Vec::as_slice).collect();
+        let entries = self.pair.transposed_rows(&blocks, 0, &mut rows)?;
         Ok((entries, rows))
     }
 

@@ -50,9 +50,12 @@ impl<G: Algebra, M: Model> Engine<'_, G, M> {
                 matrix = self.algebra.rescale(&matrix, wanted)?;
             }
             self.gradients.scales.insert(weight, matrix.entries.scale);
-            // One column after another, or one matrix of columns after another.
-            let (group, column) = if thin { (group, column + i) } else { (group + i, column) };
-            let shift = matrix.entries.layout.rank() * column;
+            // One column after another, or one block of columns after another.
+            let rank = matrix.entries.layout.rank();
+            let columns = self.algebra.rings().degrees.small / rank;
+            let column = if thin { column + i } else { column + i * columns.min(rank) };
+            let (group, column) = (group + column / columns, column % columns);
+            let shift = rank * column;
             let mut pieces = Vec::with_capacity(matrix.pieces.len());
             for piece in &matrix.pieces {
                 pieces.push(Rc::new(self.algebra.add_shifted(&[(piece.clone(), shift)])?));
@@ -82,7 +85,7 @@ impl<G: Algebra, M: Model> Engine<'_, G, M> {
             let mut sum: Option<Matrix<G::Piece>> = None;
             for (matrix, rows) in wide.packed.iter().zip(&thin) {
                 let matrix = Matrix { level: wide_level, ..matrix.clone() };
-                let product = self.algebra.outer(&matrix, &rows[vector], bound)?;
+                let product = Self::tempered(self.algebra.outer(&matrix, &rows[vector], bound)?);
                 sum = Some(match sum {
                     None => product,
                     Some(sum) => self.algebra.add(&sum, &product)?,
@@ -157,7 +160,7 @@ impl<G: Algebra, M: Model> Engine<'_, G, M> {
         let mut results = Vec::new();
         for block in of_dy.chunks(columns.min(rank)) {
             let turned = self.algebra.columns(block, Side::Gather)?;
-            let (waiting, rows) = self.algebra.transposed_rows(&turned, sentences)?;
+            let (waiting, rows) = self.algebra.transposed_rows(&[turned], sentences)?;
             let (entries, piece) = self.algebra.pick(&waiting, rows)?;
             let rows = self.algebra.split(&Matrix { entries, level, pieces: vec![Rc::new(piece)] })?;
             let (mut pieces, mut known) = (Vec::new(), None);

@@ -1,11 +1,22 @@
 //! Which keys a server needs.
 
 use crate::trained::SPREAD_LEVELS;
-use crate::{Error, Places};
+use crate::{Degrees, Error, Places};
 use veilformer::accel::Accelerator;
 use veilformer::ckks::server::bootstrap::BootstrapPlan;
 use veilformer::ckks::{KeyId, KeyRequests, KeySource, Parameters};
 use veilformer::matrix::{PairEvaluator, RingSwitch, SmallRing};
+use veilformer::transformer::Config;
+
+/// The places of tensors whose rows are added up: those of the stream, and of the outputs.
+///
+/// # Errors
+/// Those of [`Places::new`].
+pub fn summed_places(config: &Config, degrees: Degrees, sentences: usize) -> Result<[Places; 2], Error> {
+    let stream = Places::new(degrees, sentences, config.width, config.length)?;
+    let outputs = stream.with_sentences(1).with_rows(config.classes)?;
+    Ok([stream, outputs])
+}
 
 /// The keys of both rings for every operation on tensors of such places.
 ///

@@ -37,7 +37,7 @@ pub use encrypted::Encrypted;
 pub use error::Error;
 pub use executor::{Engine, stream_bound};
 pub use host::{Ring, with_algebra};
-pub use keys::required_keys;
+pub use keys::{required_keys, summed_places};
 pub use places::{Degrees, Place, Places, RowSum};
 pub use tensor::{Mask, Slots, Tensor};
 pub use trained::{Span, Trained, TrainedPlaces};

@@ -12,6 +12,8 @@ use veilformer::transformer::{Norm, Parameter, Shape, Site, Trainable, TrainingE
 
 /// Scales further apart than this are brought together by an integer.
 const SAME: f64 = 1.25;
+/// Gradients whose scales differ by less than this part are added as if they did not.
+const MISFIT: f64 = 1.0 / (1 << 12) as f64;
 
 impl<G: Algebra, M: Model> Engine<'_, G, M> {
     /// x and y at one scale: the smaller is lifted by the integer that lies between them.
@@ -21,13 +23,20 @@ impl<G: Algebra, M: Model> Engine<'_, G, M> {
         y: &Matrix<G::Piece>,
     ) -> Result<[Matrix<G::Piece>; 2], Error> {
         let ratio = x.entries.scale / y.entries.scale;
-        Ok(if ratio > SAME {
+        let [x, mut y] = if ratio > SAME {
             [x.clone(), self.algebra.lift(y, ratio.round() as i32)?]
         } else if ratio < 1.0 / SAME {
             [self.algebra.lift(x, (1.0 / ratio).round() as i32)?, y.clone()]
         } else {
             [x.clone(), y.clone()]
-        })
+        };
+        // What integer factors left between them is an error of the second.
+        let misfit = y.entries.scale - x.entries.scale;
+        if misfit.abs() < MISFIT * x.entries.scale {
+            let noise = y.entries.noise.hypot(y.entries.bound * misfit);
+            y.entries = Entries { scale: x.entries.scale, noise, ..y.entries };
+        }
+        Ok([x, y])
     }
 
     /// x + y or x − y of matrices of which one may have an integer multiple of the other's scale.
@@ -69,7 +78,7 @@ impl<G: Algebra, M: Model> Engine<'_, G, M> {
         let bound = self.gradient_stream()?;
         let mut packed = Vec::with_capacity(rows.len());
         for rows in rows.iter() {
-            packed.push(self.combine_vectors(weight, count, rows, &places, bound)?);
+            packed.push(Self::tempered(self.combine_vectors(weight, count, rows, &places, bound)?));
         }
         Ok(Tensor::packed(places, packed, dy.first))
     }
@@ -87,7 +96,7 @@ impl<G: Algebra, M: Model> Engine<'_, G, M> {
                 rows.push(self.algebra.gather(&columns, matrix, bound)?);
             }
         }
-        let mut whole = self.algebra.pack(&rows)?;
+        let mut whole = Self::tempered(self.algebra.pack(&rows)?);
         // A bootstrap's error is that of its whole range, which the gradients are to fill.
         let room = self.algebra.rings().message_scale / (bound * whole.entries.scale);
         if room >= 2.0 {

@@ -215,10 +215,10 @@ impl<G: Algebra, F: FnMut(Operation, Moment)> Algebra for Watched<G, F> {
 
     fn transposed_rows(
         &mut self,
-        columns: &[G::Column],
+        blocks: &[Vec<G::Column>],
         count: usize,
     ) -> Result<(Entries, Vec<G::Piece>), Error> {
-        self.step(Operation::Rows, |inner| inner.transposed_rows(columns, count))
+        self.step(Operation::Rows, |inner| inner.transposed_rows(blocks, count))
     }
 
     fn outer(&mut self, x: &Matrix<G::Piece>, row: &G::Row, bound: f64) -> Result<Matrix<G::Piece>, Error> {

@@ -13,7 +13,7 @@ fn operation_by_operation() {
     let world = World::new(ParametersLiteral::INSECURE_TOY_MATRIX, [12000, 60000]);
     let sample = Sample::new(config(2, false, 0), 1);
     let client = world.client();
-    world.serve(&client, &[sample.places(&world)], |algebra| {
+    world.serve(&client, &sample.places(&world), |algebra| {
         let model = sample.weights();
         let mut engine = Engine::new(algebra, &model, SENTENCES).unwrap();
         let [x, mask] = send(&mut engine, &client, &sample, &world);
@@ -77,7 +77,7 @@ fn logits_of_whole_models() {
         let world = World::new(ParametersLiteral::INSECURE_TOY_MATRIX, [12000, 60000]);
         let sample = Sample::new(config(layers, first_norm, lora_rank), 2);
         let client = world.client();
-        world.serve(&client, &[sample.places(&world)], |algebra| {
+        world.serve(&client, &sample.places(&world), |algebra| {
             let model = sample.weights();
             let mut engine = Engine::new(algebra, &model, SENTENCES).unwrap();
             let [x, mask] = send(&mut engine, &client, &sample, &world);

@@ -27,7 +27,7 @@ fn gradients_of_adapters() {
             gradient(&sample.config, &mut plain, &sample.parameters, example).unwrap();
         }
         let (expected, _) = plain.finish();
-        world.serve(&client, &[sample.places(&world)], |algebra| {
+        world.serve(&client, &sample.places(&world), |algebra| {
             let model = sample.weights();
             let mut engine = Engine::new(algebra, &model, SENTENCES).unwrap();
             send_weights(&mut engine, &client, &sample, &world);
@@ -54,7 +54,7 @@ fn two_steps_of_the_optimizer() {
         noise: None,
     };
     let mut plain = FineTuner::new(&sample.config, sample.parameters.clone(), recipe);
-    world.serve(&client, &[sample.places(&world)], |algebra| {
+    world.serve(&client, &sample.places(&world), |algebra| {
         let model = sample.weights();
         let mut engine = Engine::new(algebra, &model, SENTENCES).unwrap();
         send_weights(&mut engine, &client, &sample, &world);

@@ -2,7 +2,7 @@
 
 use super::{Client, Toy, World};
 use veilformer::transformer::{AdamWHe, Config, Kernel, Loss, Parameter, Site, Targets, Trainable};
-use veilformer_engine::{Engine, Matrix, Places, Tensor, client};
+use veilformer_engine::{Engine, Matrix, Places, Tensor, client, summed_places};
 use veilformer_plain::executor::{Functions, PlainExecutor};
 use veilformer_plain::finetune::{FineTuner, Recipe};
 use veilformer_plain::parameters::Parameters;
@@ -99,8 +99,8 @@ impl Sample {
         embed(&mut self.executor(), &self.config, &self.parameters, tokens).unwrap()
     }
 
-    pub(crate) fn places(&self, world: &World) -> Places {
-        Places::new(world.degrees(), SENTENCES, self.config.width, LENGTH).unwrap()
+    pub(crate) fn places(&self, world: &World) -> [Places; 2] {
+        summed_places(&self.config, world.degrees(), SENTENCES).unwrap()
     }
 }
 
