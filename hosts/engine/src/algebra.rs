@@ -67,6 +67,12 @@ pub trait Algebra {
     /// Arithmetic on slots.
     fn slots(&mut self) -> &mut Self::Slots;
 
+    /// Slots that hold nothing, at the level of a fresh bootstrap.
+    ///
+    /// # Errors
+    /// From the scheme.
+    fn zero(&mut self) -> Result<Self::Vector, Error>;
+
     /// Bootstraps up to f pieces, `None` being zero: slots hold scale/[`Rings::message_scale`] times the entries, at most 1.
     ///
     /// # Errors

@@ -111,6 +111,11 @@ impl<'a, A: Accelerator<Word = u64>, K: KeySource<A> + ?Sized> Algebra for Encry
         &mut self.slots
     }
 
+    fn zero(&mut self) -> Result<Ciphertext<A>, Error> {
+        let level = self.bootstrap.plan().output();
+        Ok(Ciphertext::zero(self.slots.evaluator().accelerator(), level)?)
+    }
+
     fn raise(
         &mut self,
         pieces: &[Option<Rc<Piece<A>>>],

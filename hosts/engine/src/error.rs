@@ -41,6 +41,9 @@ pub enum Error {
         /// The operation.
         operation: &'static str,
     },
+    /// Somebody asked to stop.
+    #[error("stopped as asked")]
+    Stopped,
     /// An encrypted weight is missing.
     #[error("no encrypted weights for {0:?}; expected the trained parameters of this model")]
     MissingWeights(Parameter),

@@ -24,7 +24,7 @@ pub struct Engine<'m, G: Algebra, M: Model> {
     pub(crate) trained: Option<Trained<G>>,
     pub(crate) gradients: Gradients<G::Piece>,
     /// m̂ and v̂ of the optimizer.
-    pub(crate) moments: Option<[Slots<G::Vector>; 2]>,
+    pub(crate) moments: Option<[Rc<Slots<G::Vector>>; 2]>,
     /// What functions leave for the backward pass, while one is to follow.
     tape: Option<Tape<G::Vector>>,
 }

@@ -27,18 +27,21 @@ mod linear;
 mod norm;
 mod optimizer;
 mod places;
+mod step;
+
 mod tensor;
 mod trained;
 mod training;
 mod watched;
 
-pub use algebra::{Algebra, Matrix, Rings};
+pub use algebra::{Algebra, Halves, Matrix, Rings};
 pub use encrypted::Encrypted;
 pub use error::Error;
 pub use executor::{Engine, stream_bound};
 pub use host::{Ring, with_algebra};
 pub use keys::{required_keys, summed_places};
 pub use places::{Degrees, Place, Places, RowSum};
+pub use step::Batch;
 pub use tensor::{Mask, Slots, Tensor};
 pub use trained::{Span, Trained, TrainedPlaces};
 pub use watched::{Moment, Operation, Watched};

@@ -5,7 +5,7 @@
 //! sees them, entry by entry in slots. For products they are taken apart, once per step: every vector by itself in the
 //! small ring, and LoRA's A spread over all tokens in slots, where x·A is computed beside the norm that made x.
 
-use crate::algebra::{Algebra, Matrix};
+use crate::algebra::{Algebra, Halves, Matrix};
 use crate::executor::Engine;
 use crate::linear::FACTOR_SCALE;
 use crate::tensor::Slots;
@@ -125,7 +125,7 @@ pub(crate) struct Sides<C> {
 pub struct Trained<G: Algebra> {
     pub(crate) places: TrainedPlaces,
     /// θ, as it is.
-    pub(crate) weights: Slots<G::Vector>,
+    pub(crate) weights: Rc<Slots<G::Vector>>,
     pub(crate) vectors: HashMap<(Parameter, usize), Sides<G::Column>>,
     /// LoRA's A, every entry in all tokens of all sentences: a vector for each ciphertext of one sentence.
     pub(crate) spread: HashMap<(Parameter, usize), Vec<G::Vector>>,
@@ -144,9 +144,13 @@ impl<G: Algebra, M: Model> Engine<'_, G, M> {
     ///
     /// # Errors
     /// From the scheme.
-    pub fn set_trained(&mut self, weights: Vec<(G::Vector, Option<G::Vector>)>) -> Result<(), Error> {
+    pub fn set_trained(&mut self, weights: Vec<Halves<G::Vector>>) -> Result<(), Error> {
+        self.take_in(Rc::new(Slots { factor: 1.0, halves: weights }))
+    }
+
+    /// Takes weights apart for the products of a step.
+    pub(crate) fn take_in(&mut self, weights: Rc<Slots<G::Vector>>) -> Result<(), Error> {
         let places = self.trained_places()?;
-        let weights = Slots { factor: 1.0, halves: weights };
         let (mut vectors, mut spread) = (HashMap::new(), HashMap::new());
         for span in places.spans() {
             if matches!(span.parameter, Parameter::LoraDown(..)) {

@@ -99,7 +99,7 @@ impl<'a, F: Scalar> FineTuner<'a, F> {
         let mut ex = PlainOptimizer { functions: self.recipe.functions, ranges: &mut self.ranges, noise };
         for (parameter, moments) in &mut self.moments {
             let gradient = sum.get(*parameter).iter().map(|g| g.to_f64()).collect();
-            adamw_he(&mut ex, &step, moments, &gradient, parameter.decays())?;
+            *moments = adamw_he(&mut ex, &step, moments, &gradient, parameter.decays())?;
             let weights = self.parameters.get_mut(*parameter).iter_mut();
             weights.zip(&moments.weights).for_each(|(w, &new)| *w = F::from_f64(new));
         }

@@ -2,13 +2,14 @@
 
 use std::path::Path;
 
-use veilformer::transformer::{Config, Kernel, Loss, Parameter, Site, Targets};
+use veilformer::transformer::{Config, Parameter, Site};
 
 use crate::data::{DataError, Task};
 use crate::executor::Functions;
 use crate::model::Model;
 use crate::parameters::Parameters;
 use crate::pretrain::{Bound, Bounds, Masking, Recipe};
+use crate::recipe;
 use crate::run::{Example, observe};
 use crate::sites::{Approximations, Budget};
 use crate::tokenizer::Sequence;
@@ -17,26 +18,9 @@ use crate::train::TrainError;
 /// Word pieces in its vocabulary.
 pub const PIECES: usize = 8192;
 
-/// Its sizes, for a vocabulary.
+/// Its sizes, for a vocabulary: `veil-mini`'s layers, wider and longer.
 pub fn config(vocabulary: usize) -> Config {
-    Config {
-        layers: 2,
-        width: 128,
-        heads: 2,
-        length: 64,
-        feed_forward: 256,
-        head_rank: 0,
-        head_hidden: 128,
-        classes: 2,
-        vocabulary,
-        lora_rank: 0,
-        lora_targets: Targets::ALL,
-        kernel: Kernel::Gaussian,
-        first_norm: false,
-        embedding_affine: false,
-        norm_epsilon: 1e-5,
-        loss: Loss::CrossEntropy,
-    }
+    Config { width: 128, feed_forward: 256, head_hidden: 128, ..recipe::config(64, vocabulary) }
 }
 
 /// The intervals penalties pull towards: fine-tuning may leave them by the margin of the polynomials.

@@ -18,7 +18,7 @@ pub(crate) type Toy<'s> = Encrypted<'s, Multicore, Keys>;
 /// Both rings, the client's secrets and the server's keys.
 pub(crate) struct World {
     pub(crate) parameters: [Parameters; 2],
-    accelerators: [Multicore; 2],
+    pub(crate) accelerators: [Multicore; 2],
 }
 
 /// The client.
