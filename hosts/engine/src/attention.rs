@@ -27,9 +27,10 @@ struct Terms<G: Algebra> {
 }
 
 impl<G: Algebra, M: Model> Engine<'_, G, M> {
-    /// How far below zero the kernel's exponents reach.
+    /// How far from zero the kernel's exponents reach.
     pub(crate) fn kernel_reach(&self, layer: usize) -> Result<f64, Error> {
-        Ok(-self.approximation(Site::Kernel(layer))?.interval().low())
+        let interval = self.approximation(Site::Kernel(layer))?.interval();
+        Ok(interval.low().abs().max(interval.high().abs()))
     }
 
     /// S_ij for every head: row h·T + j holds what all queries take from key j. The queries are all tokens of the keys'
@@ -252,8 +253,14 @@ impl<G: Algebra, M: Model> Engine<'_, G, M> {
         Ok(Matrix { entries: Entries { layout: *places.layout(), ..entries }, level, pieces })
     }
 
-    /// X·Yᵀ for every head, in the places of scores: row h·T + j holds what row j of Y makes with all rows of X.
-    pub(crate) fn products_of_heads(&mut self, x: &Tensor<G>, y: &Tensor<G>) -> Result<Tensor<G>, Error> {
+    /// X·Yᵀ for every head, in the places of scores: row h·T + j holds what row j of Y makes with all rows of X. Entries are
+    /// within `reach`, or whatever the factors' bounds allow.
+    pub(crate) fn products_of_heads(
+        &mut self,
+        x: &Tensor<G>,
+        y: &Tensor<G>,
+        reach: Option<f64>,
+    ) -> Result<Tensor<G>, Error> {
         let config = self.config();
         let (heads, features, length) = (config.heads, config.head_width(), config.length);
         let places = self.places(heads * length, false)?;
@@ -268,7 +275,8 @@ impl<G: Algebra, M: Model> Engine<'_, G, M> {
             let (mut waiting, mut rows) = (None, Vec::with_capacity(heads * length));
             for (head, columns) in columns.iter().enumerate() {
                 let of_head = self.head(&queries, head * features, features)?;
-                let bound = queries.entries.bound * keys.entries.bound * features as f64;
+                let most = queries.entries.bound * keys.entries.bound * features as f64;
+                let bound = reach.unwrap_or(most);
                 let (entries, of_head) = self.algebra.row_products(&columns[..length], &of_head, bound)?;
                 waiting = Some(entries);
                 rows.extend(of_head);

@@ -47,8 +47,9 @@ impl<'m, G: Algebra, M: Model> Engine<'m, G, M> {
                 return Err(Error::Size { what, given, max });
             }
         }
-        if config.kernel != Kernel::Gaussian {
-            return Err(Error::Kernel);
+        let (length, max) = (config.length, rank * algebra.rings().degrees.factor());
+        if config.kernel == Kernel::Softmax && !(length.is_power_of_two() && length <= max) {
+            return Err(Error::Keys { length, max });
         }
         for site in Site::all(config) {
             model.approximation(site).ok_or(Error::NoApproximation(site))?;
@@ -370,11 +371,13 @@ impl<G: Algebra, M: Model> Executor for Engine<'_, G, M> {
         self.function(x, site)
     }
 
-    fn spread_mask(&mut self, _: &Tensor<G>) -> Result<Tensor<G>, Error> {
-        Err(Error::Kernel)
-    }
-
-    fn product_scores(&mut self, _: &Tensor<G>, _: &Tensor<G>, _: usize) -> Result<Tensor<G>, Error> {
-        Err(Error::Kernel)
+    fn softmax_scores(
+        &mut self,
+        query: &Tensor<G>,
+        key: &Tensor<G>,
+        mask: &Tensor<G>,
+        layer: usize,
+    ) -> Result<Tensor<G>, Error> {
+        self.softmax(query, key, mask, layer)
     }
 }

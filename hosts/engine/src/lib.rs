@@ -27,8 +27,8 @@ mod linear;
 mod norm;
 mod optimizer;
 mod places;
+mod softmax;
 mod step;
-
 mod tensor;
 mod trained;
 mod training;
@@ -39,7 +39,7 @@ pub use encrypted::Encrypted;
 pub use error::Error;
 pub use executor::{Engine, stream_bound};
 pub use host::{Ring, with_algebra};
-pub use keys::{required_keys, summed_places};
+pub use keys::{required_keys, softmax_keys, summed_places};
 pub use places::{Degrees, Place, Places, RowSum};
 pub use step::Batch;
 pub use tensor::{Mask, Slots, Tensor};

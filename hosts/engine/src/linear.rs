@@ -6,7 +6,7 @@ use crate::executor::Engine;
 use crate::{Error, Places, Tensor};
 use veilformer::matrix::PlainMatrix;
 use veilformer::transformer::slots::Model;
-use veilformer::transformer::{Parameter, Projection, Shape, Site};
+use veilformer::transformer::{Kernel, Parameter, Projection, Shape, Site};
 
 /// Scale of a matrix whose product with another is to be taken.
 pub(crate) const FACTOR_SCALE: f64 = (1u64 << 38) as f64;
@@ -190,8 +190,11 @@ impl<G: Algebra, M: Model> Engine<'_, G, M> {
         if projection == Projection::Value {
             return Ok(FACTOR_SCALE * below / (columns * rings.message_scale));
         }
-        // Half the squared distances, times 2c, are to reach to the bound of a bootstrap.
+        // Products, or half the squared distances, times 2c, are to reach to the bound of a bootstrap.
         let wanted = rings.message_scale * 2.0 * self.config().kernel_scale() / self.kernel_reach(layer)?;
-        Ok((0.5 * wanted * below).sqrt() / columns)
+        Ok(match self.config().kernel {
+            Kernel::Gaussian => (0.5 * wanted * below).sqrt() / columns,
+            Kernel::Softmax => (wanted * below / columns).sqrt(),
+        })
     }
 }

@@ -1,6 +1,8 @@
 //! The encrypted backward pass against the same polynomials in f64, on toy parameters, which are insecure.
 
-use crate::world::sample::{SENTENCES, Sample, ToyEngine, batch as send_batch, config, send_weights};
+use crate::world::sample::{
+    SENTENCES, Sample, ToyEngine, batch as send_batch, config, send_weights, softmax,
+};
 use crate::world::{Client, World};
 use veilformer::ckks::{Ciphertext, ParametersLiteral};
 use veilformer::transformer::{AdamWHe, Moments, Trainable, backward, forward_recorded, loss_gradient};
@@ -14,9 +16,10 @@ use veilformer_plain::train::gradient;
 
 #[test]
 fn gradients_of_adapters() {
-    for first_norm in [false, true] {
+    for config in [config(2, false, 2), config(2, true, 2), softmax(2, false, 2), softmax(2, true, 2)] {
+        println!("{:?}", config.kernel);
         let world = World::new(ParametersLiteral::INSECURE_TOY_MATRIX, [14000, 80000]);
-        let sample = Sample::new(config(2, first_norm, 2), 2);
+        let sample = Sample::new(config, 2);
         let client = world.client();
         let penalties = Penalties::none(&sample.config);
         let functions = Functions::Polynomial(&sample.approximations);
@@ -26,7 +29,7 @@ fn gradients_of_adapters() {
             gradient(&sample.config, &mut plain, &sample.parameters, example).unwrap();
         }
         let (expected, _) = plain.finish();
-        world.serve(&client, &sample.places(&world), |algebra| {
+        world.serve(&client, &sample.keys(&world), |algebra| {
             let model = sample.weights();
             let mut engine = Engine::new(algebra, &model, SENTENCES).unwrap();
             send_weights(&mut engine, &client, &sample, &world);
@@ -53,7 +56,7 @@ fn two_steps_of_the_optimizer() {
         noise: None,
     };
     let mut plain = FineTuner::new(&sample.config, sample.parameters.clone(), recipe);
-    world.serve(&client, &sample.places(&world), |algebra| {
+    world.serve(&client, &sample.keys(&world), |algebra| {
         let model = sample.weights();
         let mut engine = Engine::new(algebra, &model, SENTENCES).unwrap();
         engine.begin().unwrap();

@@ -1,9 +1,9 @@
 //! Models with random weights, their sentences, and how they are encrypted.
 
 use super::{Client, Toy, World};
-use veilformer::ckks::Ciphertext;
+use veilformer::ckks::{Ciphertext, KeyRequests};
 use veilformer::transformer::{AdamWHe, Config, Kernel, Loss, Parameter, Site, Targets, Trainable};
-use veilformer_engine::{Batch, Engine, Matrix, Places, Tensor, client, summed_places};
+use veilformer_engine::{Batch, Engine, Matrix, Tensor, client, softmax_keys, summed_places};
 use veilformer_multicore::Multicore;
 use veilformer_plain::executor::{Functions, PlainExecutor};
 use veilformer_plain::finetune::{FineTuner, Recipe};
@@ -39,9 +39,19 @@ pub(crate) fn config(layers: usize, first_norm: bool, lora_rank: usize) -> Confi
     }
 }
 
-pub(crate) fn budget(site: Site) -> Budget {
-    let squarings = if matches!(site, Site::Kernel(_)) { 2 } else { 0 };
-    let degree = if matches!(site, Site::LossInverse | Site::LossExp | Site::Optimizer) { 7 } else { 15 };
+/// The same with softmax attention.
+pub(crate) fn softmax(layers: usize, first_norm: bool, lora_rank: usize) -> Config {
+    Config { kernel: Kernel::Softmax, ..config(layers, first_norm, lora_rank) }
+}
+
+pub(crate) fn budget(kernel: Kernel, site: Site) -> Budget {
+    let squarings = if kernel == Kernel::Gaussian && matches!(site, Site::Kernel(_)) { 2 } else { 0 };
+    let degree = match site {
+        Site::LossInverse | Site::LossExp | Site::Optimizer => 7,
+        // Sums of five tokens' scores and of sixteen's.
+        Site::Normaliser(_) => 31,
+        _ => 15,
+    };
     Budget { degree, squarings, margin: 1.5 }
 }
 
@@ -83,6 +93,7 @@ impl Sample {
         for batch in data.chunks(SENTENCES) {
             run.step(batch).unwrap();
         }
+        let budget = |site| budget(config.kernel, site);
         let mut approximations = Approximations::calibrate(&config, run.ranges(), budget).unwrap();
         approximations.fit(Site::training(&config), run.ranges(), budget).unwrap();
         Self { config, parameters, approximations, data }
@@ -101,8 +112,11 @@ impl Sample {
         embed(&mut self.executor(), &self.config, &self.parameters, tokens).unwrap()
     }
 
-    pub(crate) fn places(&self, world: &World) -> [Places; 2] {
-        summed_places(&self.config, world.degrees(), SENTENCES).unwrap()
+    pub(crate) fn keys(&self, world: &World) -> [KeyRequests; 2] {
+        let places = summed_places(&self.config, world.degrees(), SENTENCES).unwrap();
+        let [mut big, small] = world.keys(&places);
+        softmax_keys(&world.parameters[0], &self.config, SENTENCES, &mut big).unwrap();
+        [big, small]
     }
 }
 
