@@ -110,6 +110,13 @@ fn read_all<W: Word>(machine: &Machine<W>, parameters: &'static Parameters, byte
             Ok((_, read)) => write_bundle(&mut again, parameters, key, &read),
             Err(_) => return 0,
         },
+        Kind::Record => {
+            let mut numbers = [0; 8];
+            match read_record(&mut reader, &Expected { parameters, key: None }, &mut numbers) {
+                Ok((_, tag, count)) => write_record(&mut again, parameters, key, tag, &numbers[..count]),
+                Err(_) => return 0,
+            }
+        }
         kind => panic!("{kind:?} came through a reader of public objects"),
     };
     written.expect("what was read can be written");

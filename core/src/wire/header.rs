@@ -35,6 +35,8 @@ pub enum Kind {
     SeededCiphertext = 5,
     /// Announces how many objects follow.
     Bundle = 6,
+    /// Numbers that describe the objects after it.
+    Record = 7,
     /// A secret key.
     SecretKey = SECRET | 1,
 }
@@ -54,6 +56,7 @@ impl Kind {
             4 => Self::Ciphertext,
             5 => Self::SeededCiphertext,
             6 => Self::Bundle,
+            7 => Self::Record,
             0x8001 => Self::SecretKey,
             _ => return None,
         })

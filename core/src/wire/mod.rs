@@ -37,6 +37,7 @@ mod frame;
 mod header;
 mod keys;
 mod parameters;
+mod record;
 mod secret;
 mod stream;
 
@@ -48,6 +49,7 @@ pub use frame::{ObjectWriter, Reader, residue_len};
 pub use header::{Expected, HEADER_LEN, Header, Kind};
 pub use keys::{public_key_len, switching_key_len};
 pub use parameters::{read_parameters, write_parameters};
+pub use record::{read_record, record_len, write_record};
 pub use secret::{read_secret_key, write_secret_key};
 pub use stream::{Fault, Sink, Source};
 

@@ -1,6 +1,6 @@
 //! The command line.
 
-use crate::commands::{decrypt, demo, encrypt, infer, inspect, keygen, plan};
+use crate::commands::{decrypt, demo, encrypt, evaluate, infer, inspect, keygen, plan};
 use crate::exit::{EXIT_CODES, Exit, Failure};
 use std::str::FromStr;
 use veilformer::ckks::{Parameters, ParametersLiteral};
@@ -38,6 +38,8 @@ pub(crate) enum Command {
     Infer(infer::Args),
     /// Client: decrypt and show logits
     Decrypt(decrypt::Args),
+    /// Client: decrypt all answers of a data set and score them by the task's metric
+    Evaluate(evaluate::Args),
     /// What a run will need: levels, keys, memory, time
     Plan(plan::Args),
     /// What a file holds, from its headers; never anything secret
@@ -85,7 +87,7 @@ impl FromStr for Size {
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct ParametersArg {
     /// A named set of parameters
-    #[arg(long, value_name = "NAME", default_value = "n16/boot")]
+    #[arg(long, value_name = "NAME", default_value = "n16/matrix")]
     parameters: String,
 }
 

@@ -96,20 +96,59 @@ pub(crate) fn with_accelerator<W: ServerWork + Send>(
     let host = Multicore::new(parameters.chain(), threads, limbs)?;
     tracing::info!(kernels = host.kernels(), threads = host.threads(), limbs, "accelerator");
     match args.accelerator {
-        Kind::Multicore if args.faults.is_some() => {
-            Err(Failure::new(Exit::Usage, "--faults are the board's; add --accelerator board"))
-        }
+        Kind::Multicore if args.faults.is_some() => Err(faults_without_board()),
         Kind::Multicore => host.run(|| work.run(&host)),
-        Kind::Board => with_board(args, parameters, host, work),
+        Kind::Board => {
+            let mut memory = Default::default();
+            let offload = board(args, parameters, host, &mut memory)?;
+            offload.host().run(|| work.run(&offload))
+        }
     }
 }
 
-fn with_board<W: ServerWork + Send>(
+/// Work for any accelerators of the big and the small ring.
+pub(crate) trait RingsWork {
+    type Output: Send;
+    fn run<A: ServerAccelerator>(self, accelerators: [&A; 2]) -> Result<Self::Output, Failure>;
+}
+
+/// Sets an accelerator up for each ring and works on both.
+pub(crate) fn with_rings<W: RingsWork + Send>(
+    args: BackendArgs,
+    [big, small]: [&Parameters; 2],
+    threads: usize,
+    limbs: [usize; 2],
+    work: W,
+) -> Result<W::Output, Failure> {
+    let hosts = [
+        Multicore::new(big.chain(), threads, limbs[0])?,
+        Multicore::new(small.chain(), threads, limbs[1])?,
+    ];
+    tracing::info!(kernels = hosts[0].kernels(), threads, ?limbs, "accelerators");
+    match args.accelerator {
+        Kind::Multicore if args.faults.is_some() => Err(faults_without_board()),
+        Kind::Multicore => hosts[0].run(|| work.run(hosts.each_ref())),
+        Kind::Board => {
+            let [of_big, of_small] = hosts;
+            let mut memory: [[Vec<u64>; 2]; 2] = Default::default();
+            let [for_big, for_small] = &mut memory;
+            let boards = [board(args, big, of_big, for_big)?, board(args, small, of_small, for_small)?];
+            boards[0].host().run(|| work.run(boards.each_ref()))
+        }
+    }
+}
+
+fn faults_without_board() -> Failure {
+    Failure::new(Exit::Usage, "--faults are the board's; add --accelerator board")
+}
+
+/// A model of a board, and this machine for what it does not do.
+fn board<'m>(
     args: BackendArgs,
     parameters: &Parameters,
     host: Multicore,
-    work: W,
-) -> Result<W::Output, Failure> {
+    [memory, scratch]: &'m mut [Vec<u64>; 2],
+) -> Result<Offload<'m, BoardDriver<Board>, Multicore>, Failure> {
     let chain = parameters.chain();
     let log_n = chain.log_degree() as u8;
     let mut config = BoardConfig {
@@ -128,11 +167,11 @@ fn with_board<W: ServerWork + Send>(
     let driver = BoardDriver::open(Board::new(config), deadline as u32)
         .map_err(|error| Failure::new(Exit::Failure, format!("the board does not open: {error}")))?;
     let words = Offload::<BoardDriver<Board>, Multicore>::words_needed(chain, &driver.caps());
-    let (mut memory, mut scratch) = (vec![0; words], vec![0; parameters.degree()]);
+    memory.resize(words, 0);
+    scratch.resize(parameters.degree(), 0);
     let mut seed = [0; 32];
     chacha20::rand_core::Rng::fill_bytes(&mut crate::client::system_rng()?, &mut seed);
-    let offload = Offload::new(driver, host, 1, &seed, &mut Arena::new(&mut memory), &mut scratch)?;
-    offload.host().run(|| work.run(&offload))
+    Ok(Offload::new(driver, host, 1, &seed, &mut Arena::new(memory), scratch)?)
 }
 
 #[cfg(test)]

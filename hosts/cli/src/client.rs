@@ -143,6 +143,17 @@ impl<'a> Client<'a> {
         Ok(key.encrypt_coefficients(self.accelerator, level, coefficients, &mut rng, &mut self.signed)?)
     }
 
+    /// Encrypts coefficients at a level.
+    pub(crate) fn encrypt_coefficients(
+        &mut self,
+        key: &PublicKey<Multicore>,
+        coefficients: &[i64],
+        level: usize,
+    ) -> Result<Ciphertext<Multicore>, Failure> {
+        let mut rng = system_rng()?;
+        Ok(key.encrypt_coefficients(self.accelerator, level, coefficients, &mut rng, &mut self.signed)?)
+    }
+
     /// Encrypts complex slots at a level.
     pub(crate) fn encrypt_complex(
         &mut self,
@@ -189,20 +200,6 @@ impl<'a> Client<'a> {
         ciphertext: &Ciphertext<Multicore>,
     ) -> Result<Vec<f64>, Failure> {
         key.decrypt_coefficients(ciphertext, &mut self.slots.words, &mut self.slots.work)?;
-        self.decode(ciphertext.level())
-    }
-
-    /// The slots behind a ciphertext, flooded so that they may be shown to others.
-    pub(crate) fn release(
-        &mut self,
-        key: &SecretKey<'_, Multicore>,
-        ciphertext: &Ciphertext<Multicore>,
-        noise: f64,
-        budget: &mut ReleaseBudget,
-    ) -> Result<Vec<f64>, Failure> {
-        let mut rng = system_rng()?;
-        let (words, work) = (&mut self.slots.words, &mut self.slots.work);
-        key.release(ciphertext, noise, budget, &mut rng, words, work)?;
         self.decode(ciphertext.level())
     }
 

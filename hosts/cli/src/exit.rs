@@ -29,6 +29,8 @@ pub(crate) enum Exit {
     Security = 5,
     /// Not enough memory or disk.
     Resources = 6,
+    /// A value left its polynomial's interval: an answer means nothing.
+    Escaped = 7,
 }
 
 /// For `--help`.
@@ -40,7 +42,8 @@ Exit codes:
   3  an input file is missing, damaged or not what was asked for
   4  a key is missing or belongs to another secret key
   5  refused for security: a secret key where none may be, parameters without security, no releases left
-  6  out of memory or disk";
+  6  out of memory or disk
+  7  a value left its polynomial's interval under encryption: an answer means nothing";
 
 /// Why the program stops: a code for scripts, a sentence for people. Never holds anything secret.
 #[derive(Debug)]
@@ -204,8 +207,8 @@ mod tests {
 
     #[test]
     fn the_help_lists_every_code() {
-        for code in [Exit::Failure, Exit::Usage, Exit::BadFile, Exit::Key, Exit::Security, Exit::Resources] {
-            assert!(EXIT_CODES.contains(&format!("\n  {}  ", code as u8)), "{code:?}");
+        for code in 1..=Exit::Escaped as u8 {
+            assert!(EXIT_CODES.contains(&format!("\n  {code}  ")), "{code}");
         }
     }
 }

@@ -5,7 +5,6 @@
 //! that was left unfinished needs no record of how far it came: a key is there
 //! if its checksum says so, and whatever is not is made again, bit for bit.
 
-use crate::commands::EVALUATION_KEYS;
 use crate::exit::{Exit, Failure, InFile};
 use crate::files::{FileSource, Message, Stretch};
 use indicatif::ProgressBar;
@@ -78,14 +77,23 @@ impl KeyLayout {
     }
 
     /// What comes before the first key.
-    fn front(&self, parameters: &Parameters, owner: KeyTag) -> Result<Vec<u8>, Failure> {
+    fn front(&self, title: &Title<'_>) -> Result<Vec<u8>, Failure> {
         let mut front = Message::default();
-        write_parameters(&mut front, parameters)?;
+        write_parameters(&mut front, title.parameters)?;
         let bytes = self.len - PARAMETERS_LEN - BUNDLE_LEN;
-        let bundle = Bundle { tag: EVALUATION_KEYS, count: self.count() as u64, bytes };
-        write_bundle(&mut front, parameters, owner, &bundle)?;
+        let bundle = Bundle { tag: title.tag, count: self.count() as u64, bytes };
+        write_bundle(&mut front, title.parameters, title.owner, &bundle)?;
         Ok(front.0)
     }
+}
+
+/// What a file of keys says of itself. The keys of the small ring are made under parameters and for a secret that follow
+/// from those of the big ring, and it is those that their file names: so files of two generations are told apart.
+#[derive(Clone, Copy)]
+pub(crate) struct Title<'p> {
+    pub(crate) parameters: &'p Parameters,
+    pub(crate) owner: KeyTag,
+    pub(crate) tag: u64,
 }
 
 /// A file of keys in the making.
@@ -114,10 +122,11 @@ impl<'m> Making<'m> {
         path: &Path,
         accelerator: &'m Multicore,
         secret: &'m SecretKey<'m, Multicore>,
+        title: &Title<'_>,
         layout: &'m KeyLayout,
     ) -> Result<Self, Failure> {
         let path = unfinished(path);
-        let front = layout.front(secret.parameters(), secret.tag())?;
+        let front = layout.front(title)?;
         let mut options = OpenOptions::new();
         let mut file =
             options.read(true).write(true).create(true).truncate(false).open(&path).in_file(&path)?;
@@ -199,13 +208,8 @@ impl<'m> Making<'m> {
 }
 
 /// Whether `path` begins as the file of these keys does.
-pub(crate) fn is_of(
-    path: &Path,
-    parameters: &Parameters,
-    owner: KeyTag,
-    layout: &KeyLayout,
-) -> Result<bool, Failure> {
-    let front = layout.front(parameters, owner)?;
+pub(crate) fn is_of(path: &Path, title: &Title<'_>, layout: &KeyLayout) -> Result<bool, Failure> {
+    let front = layout.front(title)?;
     let mut file = File::open(path).in_file(path)?;
     let mut found = vec![0; front.len()];
     let same_len = file.metadata().in_file(path)?.len() == layout.len;

@@ -58,9 +58,11 @@ pub(crate) struct KeyIndex {
 }
 
 impl KeyIndex {
-    /// Reads the headers of the `count` keys of `owner` in `path`, and no more.
-    pub(crate) fn read(path: &Path, owner: KeyTag, count: u64) -> Result<Self, Failure> {
+    /// Reads the headers of the `count` keys in `path`, and no more. They belong to one secret key; which one, the first
+    /// says.
+    pub(crate) fn read(path: &Path, count: u64) -> Result<Self, Failure> {
         let mut start = PARAMETERS_LEN + BUNDLE_LEN;
+        let owner = Reader::new(FileSource::open_at(path, start)?).header().in_file(path)?.key;
         let mut places = BTreeMap::new();
         for _ in 0..count {
             let source = FileSource::open_at(path, start)?;
@@ -78,6 +80,16 @@ impl KeyIndex {
                 Err(Failure::new(Exit::BadFile, message).during(path.display()))
             }
         }
+    }
+
+    /// The secret key they belong to.
+    pub(crate) fn owner(&self) -> KeyTag {
+        self.owner
+    }
+
+    /// Limbs that all of them take in memory.
+    pub(crate) fn limbs(&self, parameters: &Parameters) -> usize {
+        self.requests().map(|request| key_limbs(parameters, request)).sum()
     }
 
     /// The keys, and their highest levels.
@@ -119,7 +131,7 @@ impl KeyIndex {
 
     /// Whether all keys have room.
     pub(crate) fn fits(&self, parameters: &Parameters, room: usize) -> bool {
-        self.requests().map(|request| key_limbs(parameters, request)).sum::<usize>() <= room
+        self.limbs(parameters) <= room
     }
 
     /// That the key is there.
@@ -288,7 +300,7 @@ mod tests {
     use super::*;
     use crate::bootstrap::{Constants, refreshing_keys};
     use crate::client::{Client, RELEASES};
-    use crate::keyfile::{KeyLayout, Making};
+    use crate::keyfile::{KeyLayout, Making, Title};
     use indicatif::ProgressBar;
     use veilformer::ckks::ParametersLiteral;
     use veilformer::ckks::encoding::Complex;
@@ -311,10 +323,11 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("keys");
         let layout = KeyLayout::new(&parameters, &refreshing_keys(&parameters).unwrap());
-        let making = Making::begin(&path, &accelerator, &secret, &layout).unwrap();
+        let title = Title { parameters: &parameters, owner: secret.tag(), tag: 1 };
+        let making = Making::begin(&path, &accelerator, &secret, &title, &layout).unwrap();
         making.fill(1, &ProgressBar::hidden()).unwrap();
         making.finish(&path).unwrap();
-        let index = KeyIndex::read(&path, secret.tag(), layout.count() as u64).unwrap();
+        let index = KeyIndex::read(&path, layout.count() as u64).unwrap();
         let encoder = crate::client::encoder(parameters.degree()).unwrap();
         let constants = Constants::new(&accelerator, &parameters, &encoder).unwrap();
         let public = client.public_key(&secret).unwrap();

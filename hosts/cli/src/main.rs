@@ -1,8 +1,10 @@
 //! The program `veilformer`: everything a client and a server do, from the
 //! command line. `args` says what there is, `exit` how it can end.
 
+mod answer;
 mod args;
 mod backend;
+mod batch;
 mod bench;
 mod bootstrap;
 mod client;
@@ -15,8 +17,13 @@ mod keystore;
 mod model;
 mod output;
 mod product;
+mod rings;
+mod sentences;
+mod serve;
 mod server;
 mod watch;
+mod weights;
+mod work;
 
 use args::{Args, Command};
 use clap::Parser;
@@ -38,6 +45,7 @@ fn main() -> ExitCode {
         Command::Encrypt(args) => commands::encrypt::run(&args, output),
         Command::Infer(args) => commands::infer::run(&args, output),
         Command::Decrypt(args) => commands::decrypt::run(&args, output),
+        Command::Evaluate(args) => commands::evaluate::run(&args, output),
         Command::Plan(args) => commands::plan::run(&args, output),
         Command::Inspect(args) => commands::inspect::run(&args, output),
         Command::Bench(args) => bench::run(&args, output),

@@ -1,6 +1,7 @@
 //! A model as the commands use it, and the sentences it reads.
 
 use crate::exit::{Exit, Failure, InFile};
+use crate::sentences::{Naming, SHIPPED_SENTENCES, Sentence};
 use std::path::{Path, PathBuf};
 use veilformer::approx::Approximation;
 use veilformer::transformer::slots::{self, Layout};
@@ -11,7 +12,6 @@ use veilformer_plain::model::{FILES, Model};
 use veilformer_plain::parameters::Parameters;
 use veilformer_plain::run::{Example, embed, observe};
 use veilformer_plain::sites::Ranges;
-use xxhash_rust::xxh3::Xxh3;
 
 /// The model that comes with the program.
 const SHIPPED: [&[u8]; 3] = [
@@ -19,16 +19,11 @@ const SHIPPED: [&[u8]; 3] = [
     include_bytes!("../assets/veil-mini/model.safetensors"),
     include_bytes!("../assets/veil-mini/vocab.txt"),
 ];
-/// Sentences of the SST-2 development set that come with the program.
-const SHIPPED_SENTENCES: &str = include_str!("../assets/sst2-excerpt.tsv");
-
 /// A loaded model.
 pub(crate) struct LoadedModel {
     pub(crate) name: String,
     pub(crate) model: Model,
     pub(crate) weights: Parameters<f64>,
-    /// Tells models apart in files. Not a signature.
-    pub(crate) fingerprint: u64,
 }
 
 impl LoadedModel {
@@ -47,31 +42,21 @@ impl LoadedModel {
     }
 
     fn from_bytes(name: &str, files: [Vec<u8>; 3]) -> Result<Self, Failure> {
-        let mut hash = Xxh3::new();
-        for file in &files {
-            hash.update(&(file.len() as u64).to_le_bytes());
-            hash.update(file);
-        }
         let text = |bytes: &[u8], name: &str| {
             String::from_utf8(bytes.to_vec())
                 .map_err(|_| Failure::new(Exit::BadFile, format!("{name} is not UTF-8")))
         };
         let model = Model::from_parts(&text(&files[0], FILES[0])?, &files[1], &text(&files[2], FILES[2])?)?;
         let weights = model.parameters.convert();
-        Ok(Self { name: name.to_owned(), model, weights, fingerprint: hash.digest() })
+        Ok(Self { name: name.to_owned(), model, weights })
     }
 
     pub(crate) fn config(&self) -> &Config {
         &self.model.config
     }
 
-    /// The name of a class, for people.
-    pub(crate) fn class(&self, class: usize) -> String {
-        match (self.model.training.task.as_str(), self.config().classes, class) {
-            ("SST-2" | "sst2", 2, 0) => "negative".into(),
-            ("SST-2" | "sst2", 2, 1) => "positive".into(),
-            _ => class.to_string(),
-        }
+    pub(crate) fn naming(&self) -> Naming {
+        Naming::Sentiment
     }
 
     /// Logits in the clear, with the functions themselves and with their
@@ -125,13 +110,6 @@ impl slots::Model for LoadedModel {
     }
 }
 
-/// A sentence, as text and as tokens.
-pub(crate) struct Sentence {
-    pub(crate) text: String,
-    pub(crate) label: Option<usize>,
-    pub(crate) example: Example,
-}
-
 /// Where sentences come from.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub(crate) struct SentenceArgs {
@@ -144,36 +122,31 @@ pub(crate) struct SentenceArgs {
 }
 
 impl SentenceArgs {
-    /// Whether any were given.
-    pub(crate) fn is_given(&self) -> bool {
-        self.file.is_some() || !self.text.is_empty()
-    }
-
     /// The sentences given, or the ones that come with the program; at most `most`.
     pub(crate) fn read(&self, model: &LoadedModel, most: usize) -> Result<Vec<Sentence>, Failure> {
-        let rows: Vec<(String, Option<usize>)> = if self.text.is_empty() {
+        let rows: Vec<(String, Option<f32>)> = if self.text.is_empty() {
             let rows = match &self.file {
                 Some(path) => Task::Sst2.read(path)?,
                 None => Task::Sst2.parse(SHIPPED_SENTENCES, Path::new("sst2-excerpt.tsv"))?,
             };
-            rows.into_iter().map(|row| (row.sentence, Some(row.label as usize))).collect()
+            rows.into_iter().map(|row| (row.sentence, Some(row.label))).collect()
         } else {
             self.text.iter().map(|text| (text.clone(), None)).collect()
         };
-        if rows.len() > most && self.is_given() {
+        if rows.len() > most && (self.file.is_some() || !self.text.is_empty()) {
             tracing::warn!("{} sentences given; the first {most} fit one ciphertext", rows.len());
         }
         rows.into_iter().take(most).map(|(text, label)| sentence(model, text, label)).collect()
     }
 }
 
-fn sentence(model: &LoadedModel, text: String, label: Option<usize>) -> Result<Sentence, Failure> {
+fn sentence(model: &LoadedModel, text: String, label: Option<f32>) -> Result<Sentence, Failure> {
     let sequence = model.model.tokenizer.encode(&text, None, model.config().length)?;
     if sequence.truncated {
         tracing::warn!("a sentence is longer than {} tokens and loses its end", model.config().length);
     }
-    let class = label.unwrap_or(0) as f32;
-    Ok(Sentence { text, label, example: Example { sequence, label: class } })
+    let example = Example { sequence, label: label.unwrap_or(0.0) };
+    Ok(Sentence { text, second: None, label, example })
 }
 
 /// The slots of the embedded tokens and of the mask. Places beyond the last

@@ -128,6 +128,7 @@ pub fn files<W: Word>(parameters: &Parameters) -> Vec<(Kind, Vec<u8>)> {
         Kind::Ciphertext,
         Kind::SeededCiphertext,
         Kind::Bundle,
+        Kind::Record,
         Kind::SecretKey,
     ];
     kinds
@@ -143,6 +144,7 @@ pub fn files<W: Word>(parameters: &Parameters) -> Vec<(Kind, Vec<u8>)> {
                     codec.write_seeded_ciphertext(&mut file, tag, fresh.as_ref().expect("one basis"))
                 }
                 Kind::Bundle => write_bundle(&mut file, parameters, tag, &bundle),
+                Kind::Record => write_record(&mut file, parameters, tag, 1, &[2, 3]),
                 _ => write_secret_key(&mut file, &secret, &budget()),
             }
             .expect("a vector has room");
@@ -167,6 +169,7 @@ pub fn read_one<A: Trusted>(
         Kind::Ciphertext => codec.read_ciphertext(&mut reader, key).map(drop)?,
         Kind::SeededCiphertext => codec.read_seeded_ciphertext(&mut reader, key).map(drop)?,
         Kind::Bundle => read_bundle(&mut reader, &Expected { parameters, key }).map(drop)?,
+        Kind::Record => read_record(&mut reader, &Expected { parameters, key }, &mut [0; 2]).map(drop)?,
         _ => {
             let mut signed = vec![0; parameters.degree()];
             read_secret_key(&mut reader, accelerator, parameters, key, &mut signed).map(drop)?;

@@ -1,132 +1,272 @@
-//! `decrypt`: the client reads the answer.
+//! `decrypt`: the client reads the answers.
 
 use super::report::{compare, table};
-use super::{ANSWER, EVALUATION_KEYS, expect_bundle, open, same_model};
+use super::open;
+use crate::answer::{self, Answer, Opened};
 use crate::args::Threads;
-use crate::client::Client;
+use crate::client::{Client, system_rng};
 use crate::exit::{Exit, Failure, InFile};
 use crate::files::{NewFile, Readers};
-use crate::model::{LoadedModel, SentenceArgs, unpack};
 use crate::output::Output;
+use crate::rings::{Carrier, Rings};
+use crate::sentences::{Sentence, TextArgs};
+use crate::weights;
+use crate::work::{ModelArgs, Work};
 use serde::Serialize;
-use std::path::PathBuf;
-use veilformer::ckks::Parameters;
+use std::path::{Path, PathBuf};
 use veilformer::ckks::client::{ReleaseBudget, SecretKey, flood_deviation};
-use veilformer::transformer::slots::Layout;
-use veilformer::wire::{Expected, write_parameters, write_secret_key};
+use veilformer::ckks::encoding::words_to_read;
+use veilformer::wire::{write_parameters, write_secret_key};
 use veilformer_multicore::Multicore;
+
+/// What `decrypt` and `evaluate` read.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Input {
+    /// The secret key
+    #[arg(long, value_name = "FILE")]
+    pub(crate) secret: PathBuf,
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
+    /// The server's answer, or a folder of them
+    #[arg(long = "in", value_name = "FILE|DIR")]
+    pub(crate) input: PathBuf,
+    /// The encrypted weights that the server was given, to compare with the model they make
+    #[arg(long, value_name = "FILE")]
+    pub(crate) weights: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) threads: Threads,
+}
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// The secret key
-    #[arg(long, value_name = "FILE")]
-    secret: PathBuf,
-    /// The server's answer
-    #[arg(long = "in", value_name = "FILE")]
-    input: PathBuf,
-    /// Folder of the model; the one that comes with the program when left out
-    #[arg(long, value_name = "DIR")]
-    model: Option<PathBuf>,
+    #[command(flatten)]
+    input: Input,
     /// The sentences that were encrypted, to name the rows and to compare with the model in the clear
     #[command(flatten)]
-    sentences: SentenceArgs,
-    /// Flood the values with noise so that they may be shown to others. Spends one of the key's releases
+    sentences: TextArgs,
+    /// Flood the values with noise so that they may be shown to others. Spends a release of the key for every answer
     #[arg(long)]
     release: bool,
     /// Release even when the noise will drown the values
     #[arg(long, requires = "release")]
     drowned: bool,
-    #[command(flatten)]
-    threads: Threads,
 }
 
-/// log2 of what the noise of a slot is taken to be at most, for flooding.
-/// The worst seen in runs of the one-layer model is 2^−14.9; this is nearly four times that.
-const NOISE_BITS: i32 = -13;
+/// log2 of what the noise of a logit is taken to be at most, over the bound on logits, for flooding.
+const NOISE_BITS: i32 = -12;
 
-/// Noise of a released slot up to which logits still tell something.
+/// Noise of a released logit up to which it still tells something.
 const READABLE: f64 = 0.5;
 
 #[derive(Serialize)]
 struct Released {
     releases_left: u32,
-    slot_deviation: f64,
+    logit_deviation: f64,
 }
 
-pub(crate) fn run(args: &Args, output: Output) -> Result<(), Failure> {
-    let model = LoadedModel::load(args.model.as_deref())?;
-    let (mut secret_file, parameters) = open(&args.secret)?;
-    let (mut answer, theirs) = open(&args.input)?;
-    if theirs.fingerprint() != parameters.fingerprint() {
-        let message = "made under other parameters than the secret key";
-        return Err(Failure::new(Exit::BadFile, message).during(args.input.display()));
-    }
-    let layout = Layout::new(model.config(), parameters.slots())
-        .map_err(|error| Failure::new(Exit::BadFile, format!("the model does not fit the key: {error}")))?;
-    let sentences =
-        if args.sentences.is_given() { args.sentences.read(&model, layout.batch())? } else { Vec::new() };
-    let limbs = Client::limbs(&parameters);
-    let accelerator = Multicore::new(parameters.chain(), args.threads.count(), limbs)?;
-    let mut client = Client::new(&accelerator, &parameters)?;
-    let (secret, mut budget) = client.read_secret(&mut secret_file).in_file(&args.secret)?;
-    secret_file.finish().in_file(&args.secret)?;
-    let expected = Expected { parameters: &parameters, key: Some(secret.tag()) };
-    let (_, bundle) = expect_bundle(&mut answer, &expected, "an answer from `infer`", |b| {
-        b.count == ANSWER && b.tag != EVALUATION_KEYS
-    })
-    .in_file(&args.input)?;
-    same_model(&bundle, model.fingerprint).in_file(&args.input)?;
-    let ciphertext = client.read_ciphertext(&mut answer, Some(secret.tag())).in_file(&args.input)?;
-    answer.finish().in_file(&args.input)?;
+/// What an answer says of itself beside its logits.
+#[derive(Serialize)]
+pub(crate) struct Witness {
+    answer: String,
+    /// The largest value where there should be none, and the largest logit, over the bound on logits.
+    stray: f64,
+    reach: f64,
+    escaped: bool,
+}
 
-    let values = if args.release {
-        let slot_deviation = flood_deviation(&budget, 2f64.powi(NOISE_BITS));
-        if slot_deviation > READABLE && !args.drowned {
+/// An opened answer: which sentences it is about, and what it says.
+pub(crate) struct Part {
+    pub(crate) path: PathBuf,
+    pub(crate) first: usize,
+    pub(crate) opened: Opened,
+}
+
+impl Part {
+    pub(crate) fn witness(&self) -> Witness {
+        let Opened { stray, reach, .. } = self.opened;
+        Witness { answer: self.path.display().to_string(), stray, reach, escaped: self.opened.is_escaped() }
+    }
+}
+
+/// Fails where a value certainly left its polynomial's interval, naming the answers.
+pub(crate) fn check_escapes(parts: &[Part]) -> Result<(), Failure> {
+    let escaped: Vec<String> =
+        parts.iter().filter(|p| p.opened.is_escaped()).map(|p| p.path.display().to_string()).collect();
+    if escaped.is_empty() {
+        return Ok(());
+    }
+    let message = format!(
+        "{}: a value left its polynomial's interval: this batch means nothing; calibrate the model on sentences like \
+         these, or leave out the one that does it (`decrypt --file` names the function)",
+        escaped.join(", ")
+    );
+    Err(Failure::new(Exit::Escaped, message))
+}
+
+/// What opens answers: both secrets and the memory for it.
+pub(crate) struct Opener<'a> {
+    pub(crate) rings: &'a Rings,
+    pub(crate) secret: SecretKey<'a, Multicore>,
+    small: SecretKey<'a, Multicore>,
+    small_accelerator: &'a Multicore,
+    budget: ReleaseBudget,
+    client: Client<'a>,
+}
+
+/// Values for others: where the secret key and its budget are, whether noise may drown them, and what became of both.
+struct Release<'p> {
+    path: &'p Path,
+    drowned: bool,
+    report: Released,
+}
+
+impl Release<'_> {
+    /// Refuses to spend a release on noise.
+    fn check(&mut self, budget: &ReleaseBudget, bound: f64) -> Result<(), Failure> {
+        let deviation = flood_deviation(budget, 2f64.powi(NOISE_BITS)) * bound;
+        if deviation > READABLE && !self.drowned {
             let message = format!(
-                "a safe release of these values needs noise of deviation {slot_deviation:.2e}, which drowns them: \
+                "a safe release of these values needs noise of deviation {deviation:.2e}, which drowns them: \
                  show others nothing, make keys with fewer --releases, or pass --drowned"
             );
             return Err(Failure::new(Exit::Security, message));
         }
-        // A slot is a sum over N coefficients with independent noise.
-        let noise = parameters.scale(ciphertext.level()) * 2f64.powi(NOISE_BITS)
-            / (parameters.degree() as f64).sqrt();
-        let values = client.release(&secret, &ciphertext, noise, &mut budget)?;
-        // The budget is written down before anything is shown.
-        keep(args, &parameters, &secret, &budget)?;
-        let left = budget.allowed() - budget.used();
-        output.json(&Released { releases_left: left, slot_deviation })?;
-        output.say(format!(
-            "released: values carry noise of deviation {slot_deviation:.2e}; {left} releases left for this key"
-        ));
-        values
-    } else {
-        client.decrypt(&secret, &ciphertext)?
-    };
-    let count = if sentences.is_empty() { layout.batch() } else { sentences.len() };
-    let logits = unpack(&model, &layout, &values, count);
-    let plain = if sentences.is_empty() { None } else { Some(model.plain_logits(&sentences)?) };
-    let (rows, summary) = compare(&model, &sentences, &logits, plain.as_ref());
+        self.report.logit_deviation = self.report.logit_deviation.max(deviation);
+        Ok(())
+    }
+}
+
+/// Reads the secret key and hands over what opens answers.
+pub(crate) fn with_opener<R: Send>(
+    input: &Input,
+    work: impl FnOnce(Opener<'_>) -> Result<R, Failure> + Send,
+) -> Result<R, Failure> {
+    let path = &input.secret;
+    let (mut file, parameters) = open(path)?;
+    let rings = Rings::new(parameters)?;
+    let threads = input.threads.count();
+    let accelerator =
+        |i: usize| Multicore::new(rings.both()[i].chain(), threads, Client::limbs(rings.both()[i]));
+    let accelerators = [accelerator(0)?, accelerator(1)?];
+    accelerators[0].run(|| {
+        let mut client = Client::new(&accelerators[0], &rings.big)?;
+        let (secret, budget) = client.read_secret(&mut file).in_file(path)?;
+        file.finish().in_file(path)?;
+        let small = secret.small_ring(&accelerators[1], &rings.small, &mut vec![0; rings.small.degree()])?;
+        work(Opener { rings: &rings, secret, small, small_accelerator: &accelerators[1], budget, client })
+    })
+}
+
+impl Opener<'_> {
+    /// The work with the weights that the server was given, where it was given any.
+    pub(crate) fn work(&mut self, input: &Input) -> Result<Work, Failure> {
+        let work = Work::load(&input.model)?;
+        let Some(path) = &input.weights else { return Ok(work) };
+        let mut carrier = Carrier::new(self.client.accelerator, &self.rings.big, self.secret.tag());
+        let weights = weights::load(path, &work, self.rings, &mut carrier)?;
+        weights::decrypt(&mut self.client, &self.secret, work, self.rings, &weights)
+    }
+
+    /// Opens all answers.
+    pub(crate) fn open(&mut self, input: &Path, work: &Work) -> Result<Vec<Part>, Failure> {
+        self.open_for(input, work, None)
+    }
+
+    fn open_for(
+        &mut self,
+        input: &Path,
+        work: &Work,
+        mut release: Option<&mut Release<'_>>,
+    ) -> Result<Vec<Part>, Failure> {
+        let degree = self.rings.small.degree();
+        let mut carrier = Carrier::new(self.small_accelerator, &self.rings.small, self.small.tag());
+        let (mut words, mut parts) = (vec![0; words_to_read(degree, 1)], Vec::new());
+        for path in answer::files_in(input)? {
+            let answer = Answer::read(&path, work, self.rings, self.secret.tag(), &mut carrier)?;
+            let mut pieces = vec![vec![0.0; degree]; answer.pieces.len()];
+            for (piece, out) in answer.pieces.iter().zip(&mut pieces) {
+                let Some(release) = &mut release else {
+                    self.small.decrypt_coefficients(piece, &mut words, out)?;
+                    continue;
+                };
+                release.check(&self.budget, answer.bound)?;
+                let noise = 2f64.powi(NOISE_BITS) * answer.bound * answer.scale;
+                let mut rng = system_rng()?;
+                self.small.release(piece, noise, &mut self.budget, &mut rng, &mut words, out)?;
+                // The budget is written down before anything is shown.
+                self.keep(release.path)?;
+                release.report.releases_left = self.budget.allowed() - self.budget.used();
+            }
+            let layout = *work.places(self.rings, answer.size)?.target.layout();
+            parts.push(Part { path, first: answer.first, opened: answer.open(&layout, &pieces) });
+        }
+        parts.sort_by_key(|part| part.first);
+        Ok(parts)
+    }
+
+    /// Writes the secret key again with what is left of its budget.
+    fn keep(&self, path: &Path) -> Result<(), Failure> {
+        let mut file = NewFile::create(path, Readers::Owner, true)?;
+        write_parameters(&mut file, &self.rings.big).in_file(path)?;
+        write_secret_key(&mut file, &self.secret, &self.budget).in_file(path)?;
+        file.commit().map(drop)
+    }
+}
+
+/// The sentences of an answer among all that were encrypted.
+fn sentences_of<'s>(part: &Part, all: &'s [Sentence]) -> Result<&'s [Sentence], Failure> {
+    let end = part.first.saturating_add(part.opened.logits.len());
+    all.get(part.first..end).ok_or_else(|| {
+        let message = format!(
+            "answers sentences {} to {end}, {} are given; give the file that was encrypted",
+            part.first + 1,
+            all.len()
+        );
+        Failure::new(Exit::BadFile, message).during(part.path.display())
+    })
+}
+
+pub(crate) fn run(args: &Args, output: Output) -> Result<(), Failure> {
+    let input = &args.input;
+    with_opener(input, |mut opener| {
+        let work = opener.work(input)?;
+        let sentences = if args.sentences.is_given() { Some(args.sentences.read(&work)?) } else { None };
+        let report = Released { releases_left: 0, logit_deviation: 0.0 };
+        let mut release = Release { path: &input.secret, drowned: args.drowned, report };
+        let parts = opener.open_for(&input.input, &work, args.release.then_some(&mut release))?;
+        if args.release {
+            let Released { releases_left, logit_deviation } = release.report;
+            output.json(&release.report)?;
+            output.say(format!(
+                "released: values carry noise of deviation {logit_deviation:.2e}; {releases_left} releases left \
+                 for this key"
+            ));
+        }
+        for part in &parts {
+            let named = sentences.as_ref().map(|all| sentences_of(part, all)).transpose()?;
+            show(&work, part, named, output)?;
+        }
+        if args.release {
+            // Noise that hides the key hides everything else that should be zero, too.
+            return Ok(());
+        }
+        parts.iter().try_for_each(|part| output.json(&part.witness()))?;
+        output.say("for your eyes only: values that others will see need --release");
+        check_escapes(&parts)
+    })
+}
+
+/// The table of an answer, beside the model in the clear where its sentences are given.
+fn show(work: &Work, part: &Part, sentences: Option<&[Sentence]>, output: Output) -> Result<(), Failure> {
+    let plain = sentences.map(|sentences| work.plain_logits(sentences)).transpose()?;
+    if let Some(site) = plain.as_ref().and_then(|plain| plain.escaped) {
+        tracing::warn!("in the clear, too, a sentence drives {site:?} outside its polynomial's interval");
+    }
+    let (rows, summary) =
+        compare(work.naming(), sentences.unwrap_or(&[]), &part.opened.logits, plain.as_ref());
     rows.iter().try_for_each(|row| output.json(row))?;
     output.json(&summary)?;
     output.say(table(&rows));
     output.say(summary.describe());
-    if !args.release {
-        output.say("for your eyes only: values that others will see need --release");
-    }
-    Ok(())
-}
-
-/// Writes the secret key again with what is left of its budget.
-fn keep(
-    args: &Args,
-    parameters: &Parameters,
-    secret: &SecretKey<'_, Multicore>,
-    budget: &ReleaseBudget,
-) -> Result<(), Failure> {
-    let mut file = NewFile::create(&args.secret, Readers::Owner, true)?;
-    write_parameters(&mut file, parameters).in_file(&args.secret)?;
-    write_secret_key(&mut file, secret, budget).in_file(&args.secret)?;
-    file.commit()?;
     Ok(())
 }

@@ -10,8 +10,9 @@ use crate::client::{Client, RELEASES};
 use crate::exit::{Exit, Failure};
 use crate::files::Message;
 use crate::job::Job;
-use crate::model::{LoadedModel, Sentence, SentenceArgs, pack, unpack};
+use crate::model::{LoadedModel, SentenceArgs, pack, unpack};
 use crate::output::{Output, Phases, bytes, peak_memory, seconds};
+use crate::sentences::Sentence;
 use crate::server::Server;
 use serde::Serialize;
 use std::path::PathBuf;
@@ -91,7 +92,7 @@ pub(crate) fn run(args: &Args, output: Output) -> Result<(), Failure> {
             format!("a sentence drives {site:?} outside its polynomial's interval: its logits mean nothing");
         tracing::warn!("{text}");
     }
-    let (rows, summary) = compare(&model, &sentences, &told.logits, Some(&plain));
+    let (rows, summary) = compare(model.naming(), &sentences, &told.logits, Some(&plain));
     rows.iter().try_for_each(|row| output.json(row))?;
     output.say(table(&rows));
     let Told { phases, keys, key_bytes, question_bytes, answer_bytes, peak_limbs, offload, .. } = told;

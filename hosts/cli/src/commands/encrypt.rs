@@ -1,16 +1,20 @@
-//! `encrypt`: the client turns sentences into a batch of ciphertexts.
+//! `encrypt`: the client turns sentences into batches of ciphertexts.
 
-use super::{PUBLIC_KEY, QUESTION, open};
+use super::{PUBLIC_KEY, open};
 use crate::args::Threads;
+use crate::batch::{self, Sealer};
 use crate::client::Client;
-use crate::exit::{Failure, InFile};
+use crate::exit::{Exit, Failure, InFile};
 use crate::files::{NewFile, Readers, check_free};
-use crate::job::Job;
-use crate::model::{LoadedModel, SentenceArgs, pack};
 use crate::output::{Output, bytes};
+use crate::rings::{Carrier, Rings};
+use crate::sentences::TextArgs;
+use crate::weights;
+use crate::work::{ModelArgs, Work};
 use serde::Serialize;
-use std::path::PathBuf;
-use veilformer::wire::{Bundle, ciphertext_len, write_bundle, write_parameters};
+use std::fs;
+use std::path::{Path, PathBuf};
+use veilformer::wire::write_parameters;
 use veilformer_multicore::Multicore;
 
 #[derive(Debug, clap::Args)]
@@ -18,17 +22,25 @@ pub(crate) struct Args {
     /// The public key, or the folder it is in
     #[arg(long, value_name = "FILE|DIR")]
     keys: PathBuf,
-    /// Folder of the model; the one that comes with the program when left out
-    #[arg(long, value_name = "DIR")]
-    model: Option<PathBuf>,
     #[command(flatten)]
-    sentences: SentenceArgs,
-    /// The file to write
-    #[arg(long, value_name = "FILE")]
+    model: ModelArgs,
+    #[command(flatten)]
+    sentences: TextArgs,
+    /// The folder to write numbered batches to; a file, if its name ends in .vfb, for one batch
+    #[arg(long, value_name = "DIR|FILE")]
     out: PathBuf,
+    /// Also encrypt, into this file, the weights that fine-tuning starts from
+    #[arg(long, value_name = "FILE")]
+    weights: Option<PathBuf>,
+    /// Sentences to a batch
+    #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..))]
+    batch: u16,
+    /// Leave the labels out: inference has no use for them
+    #[arg(long)]
+    unlabelled: bool,
     #[command(flatten)]
     threads: Threads,
-    /// Replace the file if it exists
+    /// Replace batches that exist
     #[arg(long)]
     force: bool,
 }
@@ -36,47 +48,76 @@ pub(crate) struct Args {
 #[derive(Serialize)]
 struct Report {
     sentences: usize,
-    level: usize,
+    batches: usize,
+    batch: usize,
+    labelled: bool,
     bytes: u64,
 }
 
+/// The files of so many batches; a folder is made and must hold no others.
+fn files(out: &Path, batches: usize, force: bool) -> Result<Vec<PathBuf>, Failure> {
+    if out.extension().is_some_and(|extension| extension == "vfb") {
+        if batches > 1 {
+            let message = format!("{} is one file, the sentences fill {batches}; name a folder", out.display());
+            return Err(Failure::new(Exit::Usage, message));
+        }
+        check_free(out, force)?;
+        return Ok(vec![out.to_owned()]);
+    }
+    fs::create_dir_all(out).in_file(out)?;
+    for old in batch::files_in(out).unwrap_or_default() {
+        check_free(&old, force)?;
+        fs::remove_file(&old).in_file(&old)?;
+    }
+    Ok((0..batches).map(|index| batch::file_of(out, index)).collect())
+}
+
 pub(crate) fn run(args: &Args, output: Output) -> Result<(), Failure> {
-    check_free(&args.out, args.force)?;
-    let model = LoadedModel::load(args.model.as_deref())?;
+    let work = Work::load(&args.model)?;
     let path = if args.keys.is_dir() { args.keys.join(PUBLIC_KEY) } else { args.keys.clone() };
     let (mut reader, parameters) = open(&path)?;
-    let job = Job::new(&parameters, &model)?;
-    let sentences = args.sentences.read(&model, job.layout.batch())?;
-    let [tokens, mask] = pack(&model, &job.layout, &sentences)?;
-
-    let limbs = Client::limbs(&parameters);
-    let accelerator = Multicore::new(parameters.chain(), args.threads.count(), limbs)?;
+    let rings = Rings::new(parameters)?;
+    let size = usize::from(args.batch);
+    let sealer = Sealer::new(&rings, &work, size)?;
+    let sentences = args.sentences.read(&work)?;
+    let labelled = !args.unlabelled && sentences.iter().all(|sentence| sentence.label.is_some());
+    if labelled {
+        sealer.check_labels(&sentences)?;
+    }
+    let accelerator =
+        Multicore::new(rings.big.chain(), args.threads.count(), Client::limbs(&rings.big))?;
+    let mut client = Client::new(&accelerator, &rings.big)?;
+    let key = client.read_public_key(&mut reader).in_file(&path)?;
+    reader.finish().in_file(&path)?;
+    args.weights.iter().try_for_each(|path| check_free(path, args.force))?;
+    let files = files(&args.out, sentences.len().div_ceil(size), args.force)?;
     let written = accelerator.run(|| -> Result<u64, Failure> {
-        let mut client = Client::new(&accelerator, &parameters)?;
-        let key = client.read_public_key(&mut reader).in_file(&path)?;
-        reader.finish().in_file(&path)?;
-        let mut file = NewFile::create(&args.out, Readers::Anyone, args.force)?;
-        write_parameters(&mut file, &parameters).in_file(&args.out)?;
-        let levels = [job.input_level, job.mask_level];
-        let bundle = Bundle {
-            tag: model.fingerprint,
-            count: QUESTION,
-            bytes: levels.iter().map(|&level| ciphertext_len(&parameters, level)).sum(),
-        };
-        write_bundle(&mut file, &parameters, key.tag(), &bundle).in_file(&args.out)?;
-        for (values, level) in [tokens, mask].iter().zip(levels) {
-            let ciphertext = client.encrypt(&key, values, level)?;
-            client.write_ciphertext(&mut file, key.tag(), &ciphertext).in_file(&args.out)?;
+        let mut carrier = Carrier::new(&accelerator, &rings.big, key.tag());
+        let bar = output.progress("encrypt", files.len() as u64);
+        let mut written = 0;
+        for (index, (file, sentences)) in files.iter().zip(sentences.chunks(size)).enumerate() {
+            let batch = sealer.seal(&mut client, &key, index * size, sentences, labelled)?;
+            written += batch.write(file, &work, &mut carrier, args.force)?;
+            bar.inc(1);
         }
-        file.commit()
+        bar.finish_and_clear();
+        if let Some(path) = &args.weights {
+            let mut file = NewFile::create(path, Readers::Anyone, args.force)?;
+            write_parameters(&mut file, &rings.big).in_file(path)?;
+            let encrypted = weights::encrypt(&mut client, &key, &work, &rings)?;
+            weights::write(&mut file, &mut carrier, work.fingerprint, &encrypted).in_file(path)?;
+            file.commit()?;
+        }
+        Ok(written)
     })?;
-    output.json(&Report { sentences: sentences.len(), level: job.input_level, bytes: written })?;
+    let batches = files.len();
+    output.json(&Report { sentences: sentences.len(), batches, batch: size, labelled, bytes: written })?;
     output.say(format!(
-        "{}  {}  {} sentences of at most {} in one batch",
+        "{}  {}  {} sentences in {batches} batches of {size}{}",
         args.out.display(),
         bytes(written),
         sentences.len(),
-        job.layout.batch()
+        if labelled { ", with their labels" } else { "" },
     ));
     Ok(())
 }

@@ -1,37 +1,41 @@
 //! `infer`: the server runs the model on what it cannot read.
 
-use super::{ANSWER, EVALUATION, EVALUATION_KEYS, QUESTION, SECRET_KEY, expect_bundle, open, same_model};
+use crate::answer::{self, Answer};
 use crate::args::{Size, Threads};
-use crate::backend::{BackendArgs, ServerAccelerator, ServerWork, with_accelerator};
+use crate::backend::{BackendArgs, RingsWork, ServerAccelerator, with_rings};
+use crate::batch::{self, Batch};
 use crate::exit::{Exit, Failure, InFile};
-use crate::files::{FileSource, NewFile, Readers, check_free};
-use crate::job::Job;
-use crate::keyfile::check_finished;
-use crate::keystore::{KeyIndex, KeyStore};
-use crate::model::LoadedModel;
+use crate::files::check_free;
 use crate::output::{Output, Phases, bytes, peak_memory, seconds};
-use crate::server::Server;
+use crate::rings::Carrier;
+use crate::serve::{ServerKeys, with_keys};
+use crate::weights;
+use crate::work::{ModelArgs, Work};
 use serde::Serialize;
-use std::path::{Path, PathBuf};
-use veilformer::accel::OffloadCounters;
-use veilformer::ckks::Parameters;
-use veilformer::wire::{Bundle, Expected, Reader, ciphertext_len, write_bundle, write_parameters};
+use std::cell::Cell;
+use std::fs;
+use std::path::PathBuf;
+use veilformer::transformer::forward;
+use veilformer_engine::{Engine, Moment, Watched};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// The file of evaluation keys. A secret key is refused
-    #[arg(long, value_name = "FILE")]
+    /// The folder of evaluation keys, or the file of those of the big ring beside those of the small one. A secret key
+    /// is refused
+    #[arg(long, value_name = "DIR|FILE")]
     keys: PathBuf,
-    /// Folder of the model; the one that comes with the program when left out
-    #[arg(long, value_name = "DIR")]
-    model: Option<PathBuf>,
-    /// What the client encrypted
-    #[arg(long = "in", value_name = "FILE")]
+    #[command(flatten)]
+    model: ModelArgs,
+    /// What the client encrypted: a batch, or a folder of them
+    #[arg(long = "in", value_name = "FILE|DIR")]
     input: PathBuf,
-    /// The file to write
-    #[arg(long, value_name = "FILE")]
+    /// The folder to write numbered answers to; a file, if its name ends in .vfa, for one answer
+    #[arg(long, value_name = "DIR|FILE")]
     out: PathBuf,
-    /// Memory for expanded keys, for instance 2GiB. Others are loaded when they are used, which
+    /// Encrypted weights of LoRA and the head; the model's own, in the clear, when left out
+    #[arg(long, value_name = "FILE")]
+    weights: Option<PathBuf>,
+    /// Memory for expanded keys, for instance 4GiB. Others are loaded when they are used, which
     /// takes time; all are kept when this is left out and the machine has the memory
     #[arg(long, value_name = "SIZE")]
     key_memory: Option<Size>,
@@ -39,7 +43,7 @@ pub(crate) struct Args {
     threads: Threads,
     #[command(flatten)]
     backend: BackendArgs,
-    /// Replace the file if it exists
+    /// Replace answers that exist
     #[arg(long)]
     force: bool,
 }
@@ -47,148 +51,157 @@ pub(crate) struct Args {
 #[derive(Serialize)]
 struct Report {
     keys: usize,
-    /// Memory that keys may take, times that one was loaded, seconds of that.
+    /// Memory that keys of the big ring may take, times that one was loaded, seconds of that.
     key_memory_bytes: u64,
     key_loads: u64,
     key_loads_s: f64,
+    sentences: usize,
+    batches: usize,
     bytes: u64,
     load_s: f64,
     infer_s: f64,
-    peak_limbs: usize,
-    planned_limbs: usize,
+    /// Of the big ring and of the small one.
+    peak_limbs: [usize; 2],
     peak_bytes: Option<u64>,
-    offload: Option<super::report::Offloaded>,
-}
-
-/// A folder that holds a secret key has no business on a server.
-fn key_file(path: &Path) -> Result<PathBuf, Failure> {
-    if !path.is_dir() {
-        return Ok(path.to_owned());
-    }
-    if path.join(SECRET_KEY).exists() {
-        let message = format!(
-            "{} holds a secret key, which never leaves the client; give the server {EVALUATION} alone",
-            path.display()
-        );
-        return Err(Failure::new(Exit::Security, message));
-    }
-    Ok(path.join(EVALUATION))
+    offload: Option<[super::report::Offloaded; 2]>,
 }
 
 pub(crate) fn run(args: &Args, output: Output) -> Result<(), Failure> {
-    check_free(&args.out, args.force)?;
-    let key_path = key_file(&args.keys)?;
-    check_finished(&key_path)?;
-    let model = LoadedModel::load(args.model.as_deref())?;
-    let (mut keys, parameters) = open(&key_path)?;
-    let expected = Expected { parameters: &parameters, key: None };
-    let (owner, bundle) =
-        expect_bundle(&mut keys, &expected, "evaluation keys", |b| b.tag == EVALUATION_KEYS)
-            .in_file(&key_path)?;
-    let (mut question, theirs) = open(&args.input)?;
-    if theirs.fingerprint() != parameters.fingerprint() {
-        let message = "encrypted under other parameters than the keys were made for";
-        return Err(Failure::new(Exit::BadFile, message).during(args.input.display()));
+    let keys = ServerKeys::open(&args.keys)?;
+    let work = Work::load(&args.model)?;
+    keys.check(&work, args.weights.is_some())?;
+    if let Some(path) = &args.weights {
+        weights::check(path, &work, &keys.rings, keys.owner)?;
     }
-    let expected = Expected { parameters: &parameters, key: Some(owner.key) };
-    let (_, asked) = expect_bundle(&mut question, &expected, "tokens and mask from `encrypt`", |b| {
-        b.count == QUESTION && b.tag != EVALUATION_KEYS
-    })
-    .in_file(&args.input)?;
-    same_model(&asked, model.fingerprint).in_file(&args.input)?;
-    let job = Job::new(&parameters, &model)?;
-    let index = KeyIndex::read(&key_path, owner.key, bundle.count)?;
-    job.plan.keys.iter().try_for_each(|k| index.check(k.id, k.level)).in_file(&key_path)?;
+    // Without encrypted weights those in the clear are folded into the matrices they adapt.
+    let work = if args.weights.is_some() { work } else { work.merged() };
+    let batches = batch::files_in(&args.input)?;
+    let size = common_size(&batches, &work, &keys)?;
+    let answers = files(args, batches.len())?;
     let threads = args.threads.count();
-    let room = index.room(&parameters, args.key_memory, job.server_limbs_with(0, threads))?;
-    let file = NewFile::create(&args.out, Readers::Anyone, args.force)?;
-    let work = Inference {
-        args,
-        output,
-        model: &model,
-        parameters: &parameters,
-        job: &job,
-        index,
-        room,
-        owner: owner.key,
-        question,
-        file,
-    };
-    let report =
-        with_accelerator(args.backend, &parameters, threads, job.server_limbs_with(room, threads), work)?;
+    let room = keys.room(args.key_memory)?;
+    let (parameters, limbs) = (keys.rings.both(), keys.limbs(room));
+    let inference = Inference { args, output, work: &work, keys: &keys, room, size, batches, answers };
+    let report = with_rings(args.backend, parameters, threads, limbs, inference)?;
     output.json(&report)?;
     output.say(format!(
-        "{}  {}\n{} keys, {} loaded in {}, model run in {}, {} limbs of {} planned, peak memory {}",
+        "{}  {}  {} sentences in {} answers\n{} keys, {} loads in {}, model run in {}, peak memory {}",
         args.out.display(),
         bytes(report.bytes),
+        report.sentences,
+        report.batches,
         report.keys,
         report.key_loads,
         seconds(report.key_loads_s),
         seconds(report.infer_s),
-        report.peak_limbs,
-        report.planned_limbs,
         report.peak_bytes.map_or_else(|| "unknown".into(), bytes),
     ));
-    if let Some(offload) = &report.offload {
-        output.say(offload.describe());
-    }
+    report.offload.iter().flatten().for_each(|offload| output.say(offload.describe()));
     Ok(())
+}
+
+/// The one size that all batches have, each of which is looked at before hours of work.
+fn common_size(batches: &[PathBuf], work: &Work, keys: &ServerKeys) -> Result<usize, Failure> {
+    let mut common = None;
+    for path in batches {
+        let size = batch::peek(path, work, &keys.rings)?;
+        let first = *common.get_or_insert(size);
+        if size != first {
+            let message = format!("a batch of {size} among batches of {first}; run them one size at a time");
+            return Err(Failure::new(Exit::BadFile, message).during(path.display()));
+        }
+    }
+    common.ok_or_else(|| Failure::new(Exit::BadFile, "no batches"))
+}
+
+/// The files of so many answers.
+fn files(args: &Args, count: usize) -> Result<Vec<PathBuf>, Failure> {
+    let out = &args.out;
+    let files = if out.extension().is_some_and(|extension| extension == "vfa") {
+        if count > 1 {
+            let message = format!("{} is one file for {count} answers; name a folder", out.display());
+            return Err(Failure::new(Exit::Usage, message));
+        }
+        vec![out.clone()]
+    } else {
+        fs::create_dir_all(out).in_file(out)?;
+        (0..count).map(|index| answer::file_of(out, index)).collect()
+    };
+    files.iter().try_for_each(|file| check_free(file, args.force))?;
+    Ok(files)
 }
 
 struct Inference<'w> {
     args: &'w Args,
     output: Output,
-    model: &'w LoadedModel,
-    parameters: &'w Parameters,
-    job: &'w Job,
-    index: KeyIndex,
+    work: &'w Work,
+    keys: &'w ServerKeys,
     room: usize,
-    owner: veilformer::ckks::client::KeyTag,
-    question: Reader<FileSource>,
-    file: NewFile,
+    size: usize,
+    batches: Vec<PathBuf>,
+    answers: Vec<PathBuf>,
 }
 
-impl ServerWork for Inference<'_> {
+impl RingsWork for Inference<'_> {
     type Output = Report;
 
-    fn run<A: ServerAccelerator>(mut self, accelerator: &A) -> Result<Report, Failure> {
+    fn run<A: ServerAccelerator>(self, accelerators: [&A; 2]) -> Result<Report, Failure> {
+        let (args, work, rings) = (self.args, self.work, &self.keys.rings);
         let mut phases = Phases::new();
-        let mut server = Server::new(accelerator, self.parameters);
-        let (threads, whole) = (accelerator.host().threads(), self.index.fits(self.parameters, self.room));
-        server.keys = KeyStore::over(accelerator, self.parameters, self.index, self.room, threads);
-        if whole {
-            let bar = self.output.progress("load keys", server.keys.len() as u64);
-            server.keys.load_all(|| bar.inc(1))?;
-            bar.finish_and_clear();
-        }
-        let tokens =
-            server.read_ciphertext(&mut self.question, Some(self.owner)).in_file(&self.args.input)?;
-        let mask = server.read_ciphertext(&mut self.question, Some(self.owner)).in_file(&self.args.input)?;
-        self.question.finish().in_file(&self.args.input)?;
-        phases.end("load");
-        let bar = self.output.progress("infer", self.job.work as u64);
-        let logits = server.infer(self.model, tokens, mask, |work| bar.inc(work as u64))?;
+        let threads = accelerators[0].host().threads();
+        let stores = self.keys.load(accelerators, self.room, threads, self.output)?;
+        let mut big = Carrier::new(accelerators[0], &rings.big, self.keys.owner);
+        let mut small = Carrier::new(accelerators[1], &rings.small, self.keys.small_owner());
+        let (mut written, mut sentences) = (0, 0);
+        let bar = self.output.progress("infer", 0);
+        let operations = Cell::new(0);
+        with_keys(rings, accelerators, &stores, |algebra| {
+            let watched = Watched::new(algebra, |operation, moment| {
+                tracing::debug!(?operation, ?moment);
+                if moment == Moment::End {
+                    operations.set(operations.get() + 1);
+                    bar.inc(1);
+                }
+            });
+            let mut engine = Engine::new(watched, work, self.size)?;
+            if let Some(path) = &args.weights {
+                engine.set_trained(weights::load(path, work, rings, &mut big)?)?;
+            }
+            phases.end("load");
+            for (index, (from, to)) in self.batches.iter().zip(&self.answers).enumerate() {
+                operations.set(0);
+                let batch = Batch::read(from, work, rings, &mut big)?;
+                let (input, mask) = (engine.input(&batch.input)?, engine.mask(batch.mask)?);
+                let logits = forward(&work.config, &mut engine, input, &mask)?;
+                let places = [batch.first, batch.sentences, batch.size];
+                let answer = Answer::of(&logits, places, accelerators[1])?;
+                written += answer.write(to, work, rings, self.keys.owner, &mut small, args.force)?;
+                sentences += batch.sentences;
+                // All batches are alike, so the first tells how long the others will take.
+                bar.set_length(operations.get() * self.batches.len() as u64);
+                bar.set_position(operations.get() * (index as u64 + 1));
+            }
+            Ok(())
+        })?;
         bar.finish_and_clear();
         phases.end("infer");
-        let out = &self.args.out;
-        write_parameters(&mut self.file, self.parameters).in_file(out)?;
-        let bytes = ciphertext_len(self.parameters, logits.level());
-        let bundle = Bundle { tag: self.model.fingerprint, count: ANSWER, bytes };
-        write_bundle(&mut self.file, self.parameters, self.owner, &bundle).in_file(out)?;
-        server.write_ciphertext(&mut self.file, self.owner, &logits).in_file(out)?;
-        let written = self.file.commit()?;
+        let loads = stores.each_ref().map(|store| store.loads());
         Ok(Report {
-            keys: server.keys.len(),
-            key_memory_bytes: 8 * (self.room * self.parameters.degree()) as u64,
-            key_loads: server.keys.loads().count,
-            key_loads_s: server.keys.loads().seconds,
+            keys: self.keys.count(),
+            key_memory_bytes: 8 * (self.room * rings.big.degree()) as u64,
+            key_loads: loads.iter().map(|loads| loads.count).sum(),
+            key_loads_s: loads.iter().map(|loads| loads.seconds).sum(),
+            sentences,
+            batches: self.batches.len(),
             bytes: written,
-            load_s: phases.list[0].1,
-            infer_s: phases.list[1].1,
-            peak_limbs: accelerator.host().peak_limbs(),
-            planned_limbs: self.job.server_limbs_with(self.room, threads),
+            load_s: phases.get("load").unwrap_or(0.0),
+            infer_s: phases.get("infer").unwrap_or(0.0),
+            peak_limbs: accelerators.map(|accelerator| accelerator.host().peak_limbs()),
             peak_bytes: peak_memory(),
-            offload: accelerator.offloaded().map(|c: OffloadCounters| c.into()),
+            offload: match accelerators.map(|accelerator| accelerator.offloaded()) {
+                [Some(big), Some(small)] => Some([big.into(), small.into()]),
+                _ => None,
+            },
         })
     }
 }

@@ -1,15 +1,18 @@
 //! `inspect`: what a file says of itself. Reads headers and checksums; of a
 //! secret key nothing beyond that it is one.
 
-use super::{ANSWER, EVALUATION, EVALUATION_KEYS, PUBLIC_KEY, QUESTION, SECRET_KEY};
+use super::{EVALUATION, EVALUATION_KEYS, EVALUATION_SMALL, PUBLIC_KEY, SECRET_KEY, SMALL_KEYS};
+use crate::answer::ANSWER;
+use crate::batch::BATCH;
 use crate::exit::{Exit, Failure, InFile};
 use crate::files::FileSource;
 use crate::keyfile::{is_unfinished, unfinished};
 use crate::output::{Output, Table, bytes};
+use crate::weights::WEIGHTS;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 use veilformer::ckks::{KeyId, Parameters};
-use veilformer::wire::{self, Expected, Header, Kind, Reader, read_bundle, read_parameters};
+use veilformer::wire::{self, Expected, Header, Kind, Reader, read_bundle, read_parameters, read_record};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -57,8 +60,9 @@ pub(crate) fn run(args: &Args, output: Output) -> Result<(), Failure> {
 
 /// The files of a key generation, one after the other.
 fn folder(path: &Path) -> Result<Vec<Object>, Failure> {
-    let evaluation = path.join(EVALUATION);
-    let paths = [path.join(SECRET_KEY), path.join(PUBLIC_KEY), unfinished(&evaluation), evaluation];
+    let [big, small] = [EVALUATION, EVALUATION_SMALL].map(|name| path.join(name));
+    let [secret, public] = [SECRET_KEY, PUBLIC_KEY].map(|name| path.join(name));
+    let paths = [secret, public, unfinished(&big), big, unfinished(&small), small];
     let there: Vec<&PathBuf> = paths.iter().filter(|path| path.exists()).collect();
     if there.is_empty() {
         let message = format!("there is none of {SECRET_KEY}, {PUBLIC_KEY} and {EVALUATION}");
@@ -113,13 +117,18 @@ fn read(reader: &mut Reader<FileSource>, whole: bool, objects: &mut Vec<Object>)
             }
             (Kind::Bundle, Some(parameters)) if whole => {
                 let (_, bundle) = read_bundle(reader, &Expected { parameters, key: None })?;
-                let what = match (bundle.tag, bundle.count) {
-                    (EVALUATION_KEYS, _) => "evaluation keys".to_owned(),
-                    (tag, QUESTION) => format!("tokens and mask for model {tag:016x}"),
-                    (tag, ANSWER) => format!("logits of model {tag:016x}"),
-                    (tag, _) => format!("objects with tag {tag:016x}"),
+                let what = match bundle.tag {
+                    EVALUATION_KEYS => "evaluation keys".to_owned(),
+                    SMALL_KEYS => "evaluation keys of the small ring".to_owned(),
+                    tag => format!("objects with tag {tag:016x}"),
                 };
                 Object::new("bundle", format!("{what}, {} objects", bundle.count), &header)
+            }
+            (Kind::Record, Some(parameters)) => {
+                let mut numbers = [0; 16];
+                let expected = Expected { parameters, key: None };
+                let (_, tag, count) = read_record(reader, &expected, &mut numbers)?;
+                Object::new("record", record(tag, &numbers[..count]), &header)
             }
             _ => {
                 reader.skip()?;
@@ -128,6 +137,22 @@ fn read(reader: &mut Reader<FileSource>, whole: bool, objects: &mut Vec<Object>)
             }
         };
         objects.push(object);
+    }
+}
+
+/// What a record says, for people.
+fn record(tag: u64, numbers: &[u64]) -> String {
+    match (tag, numbers) {
+        (BATCH, [work, first, sentences, size, _, _, targets]) => format!(
+            "batch of {sentences} in {size} places, from sentence {}, {}, for work {work:016x}",
+            first.saturating_add(1),
+            if *targets > 0 { "labelled" } else { "without labels" }
+        ),
+        (ANSWER, [work, first, sentences, ..]) => {
+            format!("logits of {sentences} from sentence {}, of work {work:016x}", first.saturating_add(1))
+        }
+        (WEIGHTS, [work, ..]) => format!("weights of work {work:016x}"),
+        _ => format!("tag {tag:016x}, {} numbers", numbers.len()),
     }
 }
 

@@ -1,40 +1,40 @@
-//! `keygen`: the client makes its keys, exactly those the plan asks for.
+//! `keygen`: the client makes its keys, exactly those the executor asks for.
 //!
 //! The order on disk makes it safe to stop at any moment: first the unfinished
-//! file of evaluation keys, which says that the folder is not ready, then the
+//! files of evaluation keys, which say that the folder is not ready, then the
 //! secret key, then everything that follows from it.
 
-use super::{EVALUATION, PUBLIC_KEY, SECRET_KEY, open};
+use super::{EVALUATION, EVALUATION_KEYS, EVALUATION_SMALL, PUBLIC_KEY, SECRET_KEY, SMALL_KEYS, open};
 use crate::args::{ParametersArg, Threads};
-use crate::bootstrap::refreshing_keys;
 use crate::client::{Client, RELEASES};
 use crate::exit::{Exit, Failure, InFile};
 use crate::files::{Claim, NewFile, Readers, check_free, sweep, sync_folder};
-use crate::job::Job;
-use crate::keyfile::{KeyLayout, Making, is_of, unfinished};
-use crate::model::LoadedModel;
+use crate::keyfile::{KeyLayout, Making, Title, is_of, unfinished};
 use crate::output::{Output, Phases, bytes, seconds};
+use crate::rings::Rings;
+use crate::serve::requests;
+use crate::work::{ModelArgs, Work};
+use indicatif::ProgressBar;
 use serde::Serialize;
 use std::fs::{self, OpenOptions};
 use std::path::{Path, PathBuf};
 use veilformer::ckks::client::SecretKey;
-use veilformer::ckks::{KeyRequests, Parameters};
 use veilformer::wire::{write_parameters, write_secret_key};
 use veilformer_multicore::Multicore;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
+The keys serve batches of any size, every task of the model and every LoRA rank.
 Keys are written to disk one by one. If key generation is interrupted, the same command with
 --resume finishes it, with the same secret key and to the same files, byte for byte; until then
 servers refuse the folder.")]
 pub(crate) struct Args {
-    /// Folder of the model the keys are for; the one that comes with the program when left out
-    #[arg(long, value_name = "DIR")]
-    model: Option<PathBuf>,
-    /// Only the keys of bootstrapping, for no model
-    #[arg(long, conflicts_with = "model")]
-    bootstrap: bool,
-    /// Folder for secret.key, public.key and evaluation.keys; made if it is not there
+    #[command(flatten)]
+    model: ModelArgs,
+    /// Only the keys of inference with weights in the clear; fine-tuning and encrypted weights need more
+    #[arg(long)]
+    inference: bool,
+    /// Folder for secret.key, public.key, evaluation.keys and evaluation-small.keys; made if it is not there
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
     #[command(flatten)]
@@ -62,20 +62,8 @@ struct Report {
     secret_key_bytes: u64,
     public_key_bytes: u64,
     evaluation_keys_bytes: u64,
+    evaluation_small_keys_bytes: u64,
     seconds: f64,
-}
-
-/// The keys to make: those of the model's plan, and of bootstrapping where the parameters have it.
-fn requests(args: &Args, parameters: &Parameters) -> Result<KeyRequests, Failure> {
-    let mut keys = KeyRequests::new();
-    if args.bootstrap || parameters.bootstrap().is_some() {
-        keys = refreshing_keys(parameters)?;
-    }
-    if !args.bootstrap {
-        let model = LoadedModel::load(args.model.as_deref())?;
-        keys.merge(&Job::new(parameters, &model)?.plan.keys)?;
-    }
-    Ok(keys)
 }
 
 /// The files of one key generation.
@@ -83,46 +71,63 @@ struct Folder {
     path: PathBuf,
     secret: PathBuf,
     public: PathBuf,
-    evaluation: PathBuf,
-    unfinished: PathBuf,
+    /// Of the big ring and of the small one.
+    evaluation: [PathBuf; 2],
+    unfinished: [PathBuf; 2],
+}
+
+fn is_there(path: &Path) -> bool {
+    path.symlink_metadata().is_ok()
 }
 
 impl Folder {
     fn new(path: &Path) -> Self {
-        let [secret, public, evaluation] = [SECRET_KEY, PUBLIC_KEY, EVALUATION].map(|name| path.join(name));
-        let unfinished = unfinished(&evaluation);
+        let [secret, public] = [SECRET_KEY, PUBLIC_KEY].map(|name| path.join(name));
+        let evaluation = [EVALUATION, EVALUATION_SMALL].map(|name| path.join(name));
+        let unfinished = evaluation.each_ref().map(|path| unfinished(path));
         Self { path: path.to_owned(), secret, public, evaluation, unfinished }
-    }
-
-    fn is_begun(&self) -> bool {
-        self.unfinished.symlink_metadata().is_ok()
     }
 
     /// Refuses early what was not asked for.
     fn check(&self, args: &Args) -> Result<(), Failure> {
-        if args.force || args.resume {
+        if args.force {
             return Ok(());
         }
-        if self.is_begun() {
+        if args.resume {
+            // What there is of evaluation keys follows from a secret key.
+            let begun = |path: &PathBuf| path.metadata().is_ok_and(|metadata| metadata.len() > 0);
+            let follows = self.unfinished.iter().any(begun) || self.evaluation.iter().any(|path| is_there(path));
+            if follows && !is_there(&self.secret) {
+                let message = "the secret key that these keys belong to is gone; start anew with --force";
+                return Err(Failure::new(Exit::Key, message).during(self.path.display()));
+            }
+            return Ok(());
+        }
+        if self.unfinished.iter().any(|path| is_there(path)) {
             let message = format!(
                 "key generation in {} did not finish; go on with --resume, or start anew with --force",
                 self.path.display()
             );
             return Err(Failure::new(Exit::Usage, message));
         }
-        [&self.secret, &self.public, &self.evaluation]
-            .into_iter()
-            .try_for_each(|path| check_free(path, false))
+        let all = [&self.secret, &self.public].into_iter().chain(&self.evaluation);
+        all.into_iter().try_for_each(|path| check_free(path, false))
     }
 
-    /// Marks the folder as unfinished; with `force` nothing old outlives that.
+    /// Whether the keys of a ring are whole, as far as names tell.
+    fn is_finished(&self, ring: usize) -> bool {
+        is_there(&self.evaluation[ring]) && !is_there(&self.unfinished[ring])
+    }
+
+    /// Marks as unfinished what is; with `force` nothing old outlives that.
     fn begin(&self, force: bool) -> Result<(), Failure> {
-        let mut options = OpenOptions::new();
-        let options = options.write(true).create(true).truncate(force);
-        options.open(&self.unfinished).in_file(&self.unfinished)?;
+        for ring in (0..2).filter(|&ring| force || !self.is_finished(ring)) {
+            let path = &self.unfinished[ring];
+            OpenOptions::new().write(true).create(true).truncate(force).open(path).in_file(path)?;
+        }
         [SECRET_KEY, PUBLIC_KEY].iter().try_for_each(|name| sweep(&self.path, name))?;
         if force {
-            for path in [&self.secret, &self.public, &self.evaluation] {
+            for path in [&self.secret, &self.public].into_iter().chain(&self.evaluation) {
                 match fs::remove_file(path) {
                     Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                         return Err(error).in_file(path);
@@ -141,7 +146,7 @@ impl Folder {
         releases: u32,
     ) -> Result<SecretKey<'a, Multicore>, Failure> {
         let path = &self.secret;
-        if path.symlink_metadata().is_ok() {
+        if is_there(path) {
             let (mut reader, parameters) = open(path)?;
             if parameters.fingerprint() != client.parameters.fingerprint() {
                 let name = parameters.name().unwrap_or("other parameters");
@@ -151,10 +156,6 @@ impl Folder {
             let (secret, _) = client.read_secret(&mut reader).in_file(path)?;
             reader.finish().in_file(path)?;
             return Ok(secret);
-        }
-        if !self.is_begun() || self.unfinished.metadata().is_ok_and(|metadata| metadata.len() > 0) {
-            let message = "the secret key that these keys belong to is gone; start anew with --force";
-            return Err(Failure::new(Exit::Key, message).during(self.path.display()));
         }
         let (secret, budget) = client.generate(releases)?;
         let mut file = NewFile::create(path, Readers::Owner, false)?;
@@ -180,15 +181,45 @@ impl Folder {
         file.commit().map(drop)
     }
 
-    fn bytes(&self) -> Result<[u64; 3], Failure> {
+    /// Makes the evaluation keys of a ring that are missing; returns how many were there.
+    fn evaluation(
+        &self,
+        ring: usize,
+        making: (&Multicore, &SecretKey<'_, Multicore>),
+        title: &Title<'_>,
+        layout: &KeyLayout,
+        (threads, bar): (usize, &ProgressBar),
+    ) -> Result<usize, Failure> {
+        let path = &self.evaluation[ring];
+        if self.is_finished(ring) {
+            if !is_of(path, title, layout)? {
+                let message = "there are keys for another model or secret key; replace them with --force";
+                return Err(Failure::new(Exit::Usage, message).during(path.display()));
+            }
+            bar.inc(layout.count() as u64);
+            return Ok(layout.count());
+        }
+        let making = Making::begin(path, making.0, making.1, title, layout)?;
+        let kept = making.kept();
+        bar.inc(kept as u64);
+        making.fill(threads, bar)?;
+        making.finish(path)?;
+        sync_folder(&self.path)?;
+        Ok(kept)
+    }
+
+    fn bytes(&self) -> Result<[u64; 4], Failure> {
         let len = |path: &PathBuf| Ok::<_, Failure>(path.metadata().in_file(path)?.len());
-        Ok([len(&self.secret)?, len(&self.public)?, len(&self.evaluation)?])
+        let [big, small] = &self.evaluation;
+        Ok([len(&self.secret)?, len(&self.public)?, len(big)?, len(small)?])
     }
 }
 
 pub(crate) fn run(args: &Args, output: Output) -> Result<(), Failure> {
-    let parameters = args.parameters.check()?;
-    let layout = KeyLayout::new(&parameters, &requests(args, &parameters)?);
+    let rings = Rings::new(args.parameters.check()?)?;
+    let work = Work::load(&args.model)?;
+    let requests = requests(&work, &rings, !args.inference)?;
+    let layouts = [0, 1].map(|ring| KeyLayout::new(rings.both()[ring], &requests[ring]));
     let folder = Folder::new(&args.out);
     folder.check(args)?;
     fs::create_dir_all(&args.out).in_file(&args.out)?;
@@ -198,55 +229,59 @@ pub(crate) fn run(args: &Args, output: Output) -> Result<(), Failure> {
 
     let mut phases = Phases::new();
     let threads = args.threads.count();
-    let limbs = Client::limbs(&parameters) + Making::limbs(&parameters, threads);
-    let accelerator = Multicore::new(parameters.chain(), 1, limbs)?;
-    let mut client = Client::new(&accelerator, &parameters)?;
-    let finished = args.resume && !folder.is_begun() && folder.evaluation.exists();
-    if !finished {
-        folder.begin(args.force)?;
-    }
+    let limbs = |ring: usize| {
+        let parameters = rings.both()[ring];
+        Client::limbs(parameters) + Making::limbs(parameters, threads)
+    };
+    let accelerators = [
+        Multicore::new(rings.big.chain(), 1, limbs(0))?,
+        Multicore::new(rings.small.chain(), 1, limbs(1))?,
+    ];
+    let mut client = Client::new(&accelerators[0], &rings.big)?;
+    folder.begin(args.force)?;
     let secret = folder.secret(&mut client, args.releases)?;
     folder.public(&mut client, &secret)?;
-    let kept = if finished {
-        if !is_of(&folder.evaluation, &parameters, secret.tag(), &layout)? {
-            let message = "there are keys for another model or secret key; replace them with --force";
-            return Err(Failure::new(Exit::Usage, message).during(folder.evaluation.display()));
-        }
-        layout.count()
-    } else {
-        let making = Making::begin(&folder.evaluation, &accelerator, &secret, &layout)?;
-        let (kept, bar) = (making.kept(), output.progress("keys", layout.count() as u64));
-        bar.set_position(kept as u64);
-        making.fill(threads, &bar)?;
-        bar.finish_and_clear();
-        making.finish(&folder.evaluation)?;
-        sync_folder(&folder.path)?;
-        kept
-    };
+    let of_small = secret.small_ring(&accelerators[1], &rings.small, &mut vec![0; rings.small.degree()])?;
+    let count = layouts.iter().map(KeyLayout::count).sum();
+    let (bar, mut kept) = (output.progress("keys", count as u64), 0);
+    for (ring, (secret_of_ring, tag)) in
+        [(&secret, EVALUATION_KEYS), (&of_small, SMALL_KEYS)].into_iter().enumerate()
+    {
+        let title = Title { parameters: &rings.big, owner: secret.tag(), tag };
+        let making = (&accelerators[ring], secret_of_ring);
+        kept += folder.evaluation(ring, making, &title, &layouts[ring], (threads, &bar))?;
+    }
+    bar.finish_and_clear();
     phases.end("keys");
+    report(&folder, rings.big.name(), [count, kept], phases.total(), output)
+}
 
-    let [secret_key_bytes, public_key_bytes, evaluation_keys_bytes] = folder.bytes()?;
-    let report = Report {
-        parameters: parameters.name(),
-        keys: layout.count(),
+fn report(
+    folder: &Folder,
+    parameters: Option<&'static str>,
+    [keys, kept]: [usize; 2],
+    total_s: f64,
+    output: Output,
+) -> Result<(), Failure> {
+    let lengths = folder.bytes()?;
+    let [secret_key_bytes, public_key_bytes, evaluation_keys_bytes, evaluation_small_keys_bytes] = lengths;
+    output.json(&Report {
+        parameters,
+        keys,
         kept,
         secret_key_bytes,
         public_key_bytes,
         evaluation_keys_bytes,
-        seconds: phases.total(),
-    };
-    output.json(&report)?;
-    output.say(format!(
-        "{}  {}  keep it here, it reads everything\n{}  {}  for whoever encrypts\n{}  {}  {} keys, for the server",
-        folder.secret.display(),
-        bytes(secret_key_bytes),
-        folder.public.display(),
-        bytes(public_key_bytes),
-        folder.evaluation.display(),
-        bytes(evaluation_keys_bytes),
-        report.keys,
-    ));
+        evaluation_small_keys_bytes,
+        seconds: total_s,
+    })?;
+    let server = format!("{keys} keys in both, for the server");
+    let uses = ["keep it here, it reads everything", "for whoever encrypts", &server, "beside it"];
+    let [big, small] = &folder.evaluation;
+    for ((path, length), what) in [&folder.secret, &folder.public, big, small].into_iter().zip(lengths).zip(uses) {
+        output.say(format!("{}  {}  {what}", path.display(), bytes(length)));
+    }
     let rest = if kept > 0 { format!("; {kept} keys were there") } else { String::new() };
-    output.say(format!("made in {}{rest}", seconds(report.seconds)));
+    output.say(format!("made in {}{rest}", seconds(total_s)));
     Ok(())
 }

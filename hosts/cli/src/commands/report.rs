@@ -1,6 +1,7 @@
 //! What `demo` and `decrypt` tell about a batch.
 
-use crate::model::{LoadedModel, PlainLogits, Sentence, best};
+use crate::model::{PlainLogits, best};
+use crate::sentences::{Naming, Sentence};
 use crate::output::{Table, shorten};
 use serde::Serialize;
 use veilformer::accel::OffloadCounters;
@@ -24,6 +25,8 @@ impl Agreement {
 /// One sentence and what was made of it.
 #[derive(Serialize)]
 pub(crate) struct Row<'s> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    second: Option<&'s str>,
     sentence: Option<&'s str>,
     label: Option<String>,
     encrypted: Vec<f64>,
@@ -32,6 +35,17 @@ pub(crate) struct Row<'s> {
     predicted: String,
     bits_polynomial: Option<f64>,
     bits_exact: Option<f64>,
+}
+
+impl Row<'_> {
+    /// Its sentences, or its number.
+    fn shown(&self, number: usize) -> String {
+        match (self.sentence, self.second) {
+            (Some(text), Some(second)) => format!("{} | {}", shorten(text, 30), shorten(second, 30)),
+            (Some(text), None) => shorten(text, 44),
+            _ => format!("#{number}"),
+        }
+    }
 }
 
 /// Over the whole batch.
@@ -48,7 +62,7 @@ pub(crate) struct Summary {
 
 /// The rows and the summary of a batch.
 pub(crate) fn compare<'s>(
-    model: &LoadedModel,
+    naming: Naming,
     sentences: &'s [Sentence],
     encrypted: &[Vec<f64>],
     plain: Option<&PlainLogits>,
@@ -67,21 +81,23 @@ pub(crate) fn compare<'s>(
             };
             Row {
                 sentence: sentence.map(|s| s.text.as_str()),
-                label: sentence.and_then(|s| s.label).map(|label| model.class(label)),
+                second: sentence.and_then(|s| s.second.as_deref()),
+                label: sentence.and_then(|s| s.label).map(|label| naming.label(label)),
                 bits_polynomial: bits(&polynomial),
                 bits_exact: bits(&exact),
                 encrypted: logits.clone(),
                 polynomial,
                 exact,
-                predicted: model.class(best(logits)),
+                predicted: naming.answer(logits),
             }
         })
         .collect();
-    let labelled = || encrypted.iter().zip(sentences).filter_map(|(y, s)| Some((best(y), s.label?)));
+    let classes = naming != Naming::Score;
+    let labelled = || encrypted.iter().zip(sentences).filter_map(move |(y, s)| Some((best(y), s.label.filter(|_| classes)? as usize)));
     let summary = Summary {
         sentences: encrypted.len(),
         accuracy: share(labelled().filter(|(a, b)| a == b).count(), labelled().count()),
-        same_class: plain.and_then(|p| {
+        same_class: plain.filter(|_| classes).and_then(|p| {
             share(encrypted.iter().zip(&p.exact).filter(|(a, b)| best(a) == best(b)).count(), encrypted.len())
         }),
         against_polynomial: plain.map(|p| Agreement::of(&p.polynomial, encrypted)),
@@ -111,7 +127,7 @@ pub(crate) fn table(rows: &[Row<'_>]) -> String {
     });
     for (i, row) in rows.iter().enumerate() {
         let mut cells = vec![
-            row.sentence.map_or_else(|| format!("#{i}"), |text| shorten(text, 44)),
+            row.shown(i),
             or_dash(row.label.clone()),
             row.predicted.clone(),
             logits(&row.encrypted),

@@ -1,5 +1,7 @@
 //! Running the program and reading what it says.
 
+pub(crate) mod model;
+
 use serde_json::Value;
 use std::path::Path;
 use std::process::{Command, Output};
