@@ -104,7 +104,9 @@ pub(crate) fn encrypt(
     let mut half = |ciphertext: usize, upper: bool| {
         let weight = |slot: usize| {
             let at = trained.weight(ciphertext, upper, slot);
-            at.map_or(0.0, |(parameter, row, column)| work.weights.get(parameter)[row * columns(work, parameter) + column])
+            at.map_or(0.0, |(parameter, row, column)| {
+                work.weights.get(parameter)[row * columns(work, parameter) + column]
+            })
         };
         let values: Vec<f64> = (0..rings.degrees().slots()).map(weight).collect();
         client.encrypt(key, &values, rings.slot_level())

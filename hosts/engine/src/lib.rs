@@ -27,6 +27,7 @@ mod linear;
 mod norm;
 mod optimizer;
 mod places;
+pub mod plan;
 mod softmax;
 mod step;
 mod tensor;

@@ -1,7 +1,7 @@
 //! `decrypt`: the client reads the answers.
 
-use super::report::{compare, table};
 use super::open;
+use super::report::{compare, table};
 use crate::answer::{self, Answer, Opened};
 use crate::args::Threads;
 use crate::client::{Client, system_rng};

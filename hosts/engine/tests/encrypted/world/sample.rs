@@ -3,7 +3,7 @@
 use super::{Client, Toy, World};
 use veilformer::ckks::{Ciphertext, KeyRequests};
 use veilformer::transformer::{AdamWHe, Config, Kernel, Loss, Parameter, Site, Targets, Trainable};
-use veilformer_engine::{Batch, Engine, Matrix, Tensor, client, softmax_keys, summed_places};
+use veilformer_engine::{Algebra, Batch, Engine, Matrix, Tensor, client, softmax_keys, summed_places};
 use veilformer_multicore::Multicore;
 use veilformer_plain::executor::{Functions, PlainExecutor};
 use veilformer_plain::finetune::{FineTuner, Recipe};
@@ -123,8 +123,8 @@ impl Sample {
 pub(crate) type ToyEngine<'m, 's> = Engine<'m, Toy<'s>, Weights<'m>>;
 
 /// Encrypts the batch and its labels.
-pub(crate) fn batch(
-    engine: &ToyEngine<'_, '_>,
+pub(crate) fn batch<G: Algebra<Vector = Ciphertext<Multicore>>>(
+    engine: &Engine<'_, G, Weights<'_>>,
     client: &Client<'_>,
     sample: &Sample,
     world: &World,
@@ -152,19 +152,19 @@ pub(crate) fn batch(
 }
 
 /// The batch, with the server.
-pub(crate) fn send<'s>(
-    engine: &mut ToyEngine<'_, 's>,
+pub(crate) fn send<G: Algebra<Vector = Ciphertext<Multicore>>>(
+    engine: &mut Engine<'_, G, Weights<'_>>,
     client: &Client<'_>,
     sample: &Sample,
     world: &World,
-) -> [Tensor<Toy<'s>>; 2] {
+) -> [Tensor<G>; 2] {
     let Batch { input, mask, .. } = batch(engine, client, sample, world);
     [engine.input(&input).unwrap(), engine.mask(mask).unwrap()]
 }
 
 /// Encrypts the trained weights.
-pub(crate) fn send_weights(
-    engine: &mut ToyEngine<'_, '_>,
+pub(crate) fn send_weights<G: Algebra<Vector = Ciphertext<Multicore>>>(
+    engine: &mut Engine<'_, G, Weights<'_>>,
     client: &Client<'_>,
     sample: &Sample,
     world: &World,
@@ -191,7 +191,7 @@ pub(crate) fn send_weights(
 /// The largest difference between a tensor and what it should be, entry(sentence, row, column).
 pub(crate) fn error(
     client: &Client<'_>,
-    matrices: &[Matrix<<Toy<'_> as veilformer_engine::Algebra>::Piece>],
+    matrices: &[Matrix<<Toy<'_> as Algebra>::Piece>],
     columns: usize,
     entry: impl Fn(usize, usize, usize) -> f64,
 ) -> f64 {
