@@ -27,6 +27,7 @@ mod linear;
 mod norm;
 mod optimizer;
 mod places;
+mod scores;
 mod tensor;
 mod trained;
 mod training;
