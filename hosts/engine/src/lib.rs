@@ -28,6 +28,7 @@ mod norm;
 mod optimizer;
 mod places;
 pub mod plan;
+mod scores;
 mod softmax;
 mod step;
 mod tensor;
