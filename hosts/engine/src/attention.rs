@@ -236,7 +236,7 @@ impl<G: Algebra, M: Model> Engine<'_, G, M> {
     }
 
     /// Rows that wait, packed and all at one scale.
-    fn pack_waiting(
+    pub(crate) fn pack_waiting(
         &mut self,
         places: &Places,
         waiting: &Entries,

@@ -32,6 +32,7 @@ mod tensor;
 mod trained;
 mod training;
 mod watched;
+mod whole;
 
 pub use algebra::{Algebra, Matrix, Rings};
 pub use encrypted::Encrypted;

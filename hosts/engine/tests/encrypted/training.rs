@@ -3,7 +3,7 @@
 use crate::world::sample::{SENTENCES, Sample, config, send, send_target, send_weights, softmax};
 use crate::world::{Client, Toy, World};
 use veilformer::ckks::{Ciphertext, ParametersLiteral};
-use veilformer::transformer::{AdamWHe, Trainable, backward, forward_recorded, loss_gradient};
+use veilformer::transformer::{AdamWHe, Config, Trainable, backward, forward_recorded, loss_gradient};
 use veilformer_engine::{Engine, TrainedPlaces};
 use veilformer_multicore::Multicore;
 use veilformer_plain::executor::Functions;
@@ -15,40 +15,68 @@ use veilformer_plain::train::gradient;
 
 #[test]
 fn gradients_of_adapters() {
-    for config in [config(2, false, 2), config(2, true, 2), softmax(2, false, 2), softmax(2, true, 2)] {
-        println!("{:?}", config.kernel);
-        let world = World::new(ParametersLiteral::INSECURE_TOY_MATRIX, [14000, 80000]);
-        let sample = Sample::new(config, 2);
-        let client = world.client();
-        let penalties = Penalties::none(&sample.config);
-        let functions = Functions::Polynomial(&sample.approximations);
-        let mut plain = Trainer::new(&sample.config, &sample.parameters, functions, &penalties)
-            .with_trained(Trainable::Adapters);
-        for example in &sample.data[..SENTENCES] {
-            gradient(&sample.config, &mut plain, &sample.parameters, example).unwrap();
-        }
-        let (expected, _) = plain.finish();
-        world.serve(&client, &sample.keys(&world), |algebra| {
-            let model = sample.weights();
-            let mut engine = Engine::new(algebra, &model, SENTENCES).unwrap();
-            send_weights(&mut engine, &client, &sample, &world);
-            differentiate(&mut engine, &client, &sample, &world);
-            let places = engine.trained_places().unwrap();
-            let gradients = engine.gradients().unwrap();
-            let unit = engine.gradient_unit().unwrap() * SENTENCES as f64;
-            compare(&client, &sample, &places, &gradients, unit, &expected);
-        });
+    for config in [config(2, false, 2), config(2, true, 2)] {
+        gradients_of(config, Trainable::Adapters);
     }
 }
 
 #[test]
-fn two_steps_of_the_optimizer() {
+fn gradients_of_adapters_through_softmax() {
+    for config in [softmax(2, false, 2), softmax(2, true, 2)] {
+        gradients_of(config, Trainable::Adapters);
+    }
+}
+
+#[test]
+fn gradients_of_whole_matrices() {
+    // More gates than a piece has rows.
+    for config in [Config { feed_forward: 136, ..softmax(1, false, 0) }, softmax(2, true, 0)] {
+        gradients_of(config, Trainable::Matrices);
+    }
+}
+
+fn gradients_of(config: Config, trained: Trainable) {
+    println!("{trained:?}, {:?}, {} layers", config.kernel, config.layers);
     let world = World::new(ParametersLiteral::INSECURE_TOY_MATRIX, [14000, 80000]);
-    let sample = Sample::new(config(1, false, 1), 3);
+    let sample = Sample::with_trained(config, trained, 2);
+    let client = world.client();
+    let penalties = Penalties::none(&sample.config);
+    let functions = Functions::Polynomial(&sample.approximations);
+    let mut plain =
+        Trainer::new(&sample.config, &sample.parameters, functions, &penalties).with_trained(trained);
+    for example in &sample.data[..SENTENCES] {
+        gradient(&sample.config, &mut plain, &sample.parameters, example).unwrap();
+    }
+    let (expected, _) = plain.finish();
+    world.serve(&client, &sample.keys(&world), |algebra| {
+        let model = sample.weights();
+        let mut engine = Engine::new(algebra, &model, SENTENCES).unwrap().with_trained(trained).unwrap();
+        send_weights(&mut engine, &client, &sample, &world);
+        differentiate(&mut engine, &client, &sample, &world);
+        let places = engine.trained_places().unwrap();
+        let gradients = engine.gradients().unwrap();
+        let unit = engine.gradient_unit().unwrap() * SENTENCES as f64;
+        compare(&client, &sample, &places, &gradients, unit, &expected);
+    });
+}
+
+#[test]
+fn two_steps_of_the_optimizer() {
+    steps(config(1, false, 1), Trainable::Adapters, 2);
+}
+
+#[test]
+fn a_step_of_whole_matrices() {
+    steps(softmax(1, false, 0), Trainable::Matrices, 1);
+}
+
+fn steps(config: Config, trained: Trainable, count: u32) {
+    let world = World::new(ParametersLiteral::INSECURE_TOY_MATRIX, [14000, 80000]);
+    let sample = Sample::with_trained(config, trained, 3);
     let client = world.client();
     let optimizer = AdamWHe::paper(2e-2, 1e-2);
     let recipe = Recipe {
-        trained: Trainable::Adapters,
+        trained,
         optimizer,
         steps: 4,
         functions: Functions::Polynomial(&sample.approximations),
@@ -57,9 +85,9 @@ fn two_steps_of_the_optimizer() {
     let mut plain = FineTuner::new(&sample.config, sample.parameters.clone(), recipe);
     world.serve(&client, &sample.keys(&world), |algebra| {
         let model = sample.weights();
-        let mut engine = Engine::new(algebra, &model, SENTENCES).unwrap();
+        let mut engine = Engine::new(algebra, &model, SENTENCES).unwrap().with_trained(trained).unwrap();
         send_weights(&mut engine, &client, &sample, &world);
-        for step in 1..=2 {
+        for step in 1..=count {
             plain.step(&sample.data[..SENTENCES]).unwrap();
             differentiate(&mut engine, &client, &sample, &world);
             let unit = engine.gradient_unit().unwrap();
