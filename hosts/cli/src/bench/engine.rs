@@ -4,6 +4,7 @@
 //! ciphertexts to those of the result; keys, constants and weights are there before.
 
 use super::matrix::encrypt;
+use super::step;
 use super::tally::Tally;
 use super::{Figure, Setting};
 use crate::client::{Client, RELEASES, encoder};
@@ -15,12 +16,13 @@ use veilformer::ckks::client::SecretKey;
 use veilformer::ckks::encoding::words_to_read;
 use veilformer::ckks::server::bootstrap::BootstrapPlan;
 use veilformer::ckks::{Ciphertext, Parameters, ParametersLiteral, PrecisionStats};
-use veilformer::transformer::{Config, Executor, Site, forward, forward_layer};
+use veilformer::transformer::{Config, Executor, Parameter, Site, forward, forward_layer};
 use veilformer_engine::{
     Degrees, Encrypted, Engine, Places, Ring, Tensor, Watched, client, required_keys, with_algebra,
 };
 use veilformer_multicore::Multicore;
 use veilformer_plain::executor::{Functions, PlainExecutor};
+use veilformer_plain::finetune::FineTuner;
 use veilformer_plain::parameters::Parameters as Model;
 use veilformer_plain::random::Random;
 use veilformer_plain::run::{Example, embed, mask_tensor, observe};
@@ -35,11 +37,13 @@ const INFER: &str = "infer/veil-tiny";
 /// The first of two layers of BERT's width.
 const LAYER: &str = "layer/bert2-768";
 /// The names, in the order they are measured.
-pub(super) const NAMES: [&str; 2] = [INFER, LAYER];
+pub(super) const NAMES: [&str; 3] = [INFER, LAYER, step::NAME];
 
-const SET: &str = "n16/matrix";
+pub(super) const SET: &str = "n16/matrix";
 const VOCABULARY: usize = 1000;
 const SEED: u64 = 1;
+/// Steps that training's polynomials are calibrated on.
+const CALIBRATION: usize = 8;
 /// Limbs of the big ring and of the small one: 8 GiB and 2 GiB.
 const LIMBS: [usize; 2] = [1 << 14, 1 << 15];
 
@@ -49,10 +53,10 @@ type Sent = Vec<Ciphertext<Multicore>>;
 type Algebra<'s, F> = Watched<Encrypted<'s, Multicore, Keys>, F>;
 
 /// What is measured.
-struct Subject {
+pub(super) struct Subject {
     name: &'static str,
-    config: Config,
-    sentences: usize,
+    pub(super) config: Config,
+    pub(super) sentences: usize,
     /// One layer instead of the whole model.
     layer: Option<usize>,
 }
@@ -62,6 +66,10 @@ impl Subject {
         let tiny = tiny::config(VOCABULARY);
         if name == INFER {
             return Self { name: INFER, config: tiny, sentences: 16, layer: None };
+        }
+        if name == step::NAME {
+            let config = Config { lora_rank: 2, ..tiny };
+            return Self { name: step::NAME, config, sentences: 16, layer: None };
         }
         // A first norm, so that the layer is like every other one.
         let config =
@@ -85,33 +93,51 @@ impl Subject {
 
 fn budget(site: Site) -> Budget {
     let squarings = if matches!(site, Site::Kernel(_)) { 2 } else { 0 };
-    Budget { degree: 15, squarings, margin: 1.5 }
+    let degree = if matches!(site, Site::LossExp | Site::LossInverse | Site::Optimizer) { 7 } else { 15 };
+    Budget { degree, squarings, margin: 1.5 }
 }
 
 /// A random model, its polynomials, and the sentences they were calibrated on.
-struct Sample<'s> {
+pub(super) struct Sample<'s> {
     subject: &'s Subject,
-    parameters: Model<f64>,
-    approximations: Approximations,
-    data: Vec<Example>,
+    pub(super) parameters: Model<f64>,
+    pub(super) approximations: Approximations,
+    pub(super) data: Vec<Example>,
 }
 
 impl<'s> Sample<'s> {
     fn new(subject: &'s Subject) -> Result<Self, Failure> {
         let config = &subject.config;
-        let parameters = Model::<f64>::random(config, SEED);
+        let mut parameters = Model::<f64>::random(config, SEED);
         let mut random = Random::new(SEED, 1 << 20);
+        for (parameter, range) in parameters.layout().to_vec() {
+            // As after some steps: at first LoRA's B is zero.
+            if matches!(parameter, Parameter::LoraUp(..)) {
+                parameters.values_mut()[range].iter_mut().for_each(|w| *w += 0.1 * random.normal());
+            }
+        }
         let mut example = || {
             let mut below = |n: usize| (random.next_u64() % n as u64) as usize;
             let used = config.length / 2 + 1 + below(config.length / 2);
             let mut tokens = vec![0; config.length];
             tokens[..used].iter_mut().for_each(|token| *token = (4 + below(VOCABULARY - 4)) as u32);
-            Example { sequence: Sequence { tokens, used, truncated: false }, label: 0.0 }
+            let label = below(config.classes) as f32;
+            Example { sequence: Sequence { tokens, used, truncated: false }, label }
         };
         let data: Vec<_> = (0..subject.sentences + 1).map(|_| example()).collect();
-        let seen = observe(config, &parameters, &data, Functions::Exact)?;
         let unusable =
             |error: veilformer::approx::ApproxError| Failure::new(Exit::Failure, error.to_string());
+        if subject.name == step::NAME {
+            let mut run = FineTuner::new(config, parameters.clone(), step::recipe(Functions::Exact, 1000));
+            for batch in data.chunks(subject.sentences).cycle().take(CALIBRATION) {
+                run.step(batch)?;
+            }
+            let mut approximations =
+                Approximations::calibrate(config, run.ranges(), budget).map_err(unusable)?;
+            approximations.fit(Site::training(config), run.ranges(), budget).map_err(unusable)?;
+            return Ok(Self { subject, parameters, approximations, data });
+        }
+        let seen = observe(config, &parameters, &data, Functions::Exact)?;
         let approximations = Approximations::calibrate(config, &seen.ranges, budget).map_err(unusable)?;
         let seen = observe(config, &parameters, &data, Functions::Polynomial(&approximations))?;
         if let Some(site) = seen.ranges.escape(&approximations) {
@@ -120,7 +146,7 @@ impl<'s> Sample<'s> {
         Ok(Self { subject, parameters, approximations, data })
     }
 
-    fn weights(&self) -> Weights<'_> {
+    pub(super) fn weights(&self) -> Weights<'_> {
         Weights {
             config: &self.subject.config,
             parameters: &self.parameters,
@@ -163,10 +189,10 @@ impl<'s> Sample<'s> {
 }
 
 /// Both rings and what the client keeps.
-struct World<'w> {
-    parameters: [&'w Parameters; 2],
+pub(super) struct World<'w> {
+    pub(super) parameters: [&'w Parameters; 2],
     accelerators: [&'w Multicore; 2],
-    secrets: [SecretKey<'w, Multicore>; 2],
+    pub(super) secrets: [SecretKey<'w, Multicore>; 2],
 }
 
 /// Measures every wanted figure.
@@ -180,23 +206,42 @@ pub(super) fn measure(
     for name in names {
         let subject = Subject::of(name);
         let sample = Sample::new(&subject)?;
+        let limbs = if *name == step::NAME { step::LIMBS } else { LIMBS };
         let accelerators = [
-            &Multicore::new(big.chain(), setting.threads, LIMBS[0])?,
-            &Multicore::new(small.chain(), setting.threads, LIMBS[1])?,
+            &Multicore::new(big.chain(), setting.threads, limbs[0])?,
+            &Multicore::new(small.chain(), setting.threads, limbs[1])?,
         ];
         report(accelerators[1].run(|| {
             let (secret, _) = Client::new(accelerators[0], &big)?.generate(RELEASES)?;
             let of_small = secret.small_ring(accelerators[1], &small, &mut vec![0; small.degree()])?;
             let parameters = [&big, &small];
-            World { parameters, accelerators, secrets: [secret, of_small] }.figure(setting, &sample)
+            let world = World { parameters, accelerators, secrets: [secret, of_small] };
+            if *name == step::NAME {
+                return step::figure(&world, setting, &sample, &subject);
+            }
+            world.figure(setting, &sample)
         })?)?;
     }
     Ok(())
 }
 
 impl World<'_> {
-    fn keys(&self, places: &[Places]) -> Result<[Keys; 2], Failure> {
-        let requests = required_keys::<Multicore, Keys>(self.parameters[0], places, false)?;
+    pub(super) fn degrees(&self) -> Degrees {
+        let [big, small] = self.parameters;
+        Degrees { big: big.degree(), small: small.degree() }
+    }
+
+    pub(super) fn ring<'r>(&'r self, keys: &'r [Keys; 2], i: usize) -> Ring<'r, Multicore, Keys> {
+        Ring { accelerator: self.accelerators[i], parameters: self.parameters[i], keys: &keys[i] }
+    }
+
+    pub(super) fn note_peaks(&self, keys: &[Keys; 2]) {
+        let peaks = self.accelerators.map(Multicore::peak_limbs);
+        tracing::info!(?peaks, keys = ?keys.each_ref().map(Keys::len), "limbs and keys of both rings");
+    }
+
+    pub(super) fn keys(&self, places: &[Places], trained: bool) -> Result<[Keys; 2], Failure> {
+        let requests = required_keys::<Multicore, Keys>(self.parameters[0], places, trained)?;
         let mut stores = [Keys::new(), Keys::new()];
         for (i, store) in stores.iter_mut().enumerate() {
             let mut client = Client::new(self.accelerators[i], self.parameters[i])?;
@@ -208,19 +253,13 @@ impl World<'_> {
     }
 
     fn figure(&self, setting: &Setting, sample: &Sample<'_>) -> Result<Figure, Failure> {
-        let (subject, [big, small]) = (sample.subject, self.parameters);
-        let degrees = Degrees { big: big.degree(), small: small.degree() };
+        let (subject, degrees) = (sample.subject, self.degrees());
         let places = Places::new(degrees, subject.sentences, subject.config.width, subject.config.length)?;
-        let keys = self.keys(&[places])?;
-        let ring = |i: usize| Ring {
-            accelerator: self.accelerators[i],
-            parameters: self.parameters[i],
-            keys: &keys[i],
-        };
+        let keys = self.keys(&[places], false)?;
         let tally = RefCell::new(Tally::default());
         let weights = sample.weights();
         let (mut times, mut found) = (Vec::new(), Vec::new());
-        with_algebra(&ring(0), &ring(1), |algebra| {
+        with_algebra(&self.ring(&keys, 0), &self.ring(&keys, 1), |algebra| {
             let watched =
                 Watched::new(algebra, |operation, moment| tally.borrow_mut().note(operation, moment));
             let mut engine = Engine::new(watched, &weights, subject.sentences)?;
@@ -239,8 +278,7 @@ impl World<'_> {
         let largest = expected.iter().flat_map(Plain::data).fold(0.0f64, |m, x| m.max(x.abs()));
         let pairs = expected.iter().flat_map(Plain::data).zip(&found);
         let stats = PrecisionStats::of(pairs.map(|(x, y)| (x / largest, y / largest)));
-        let peaks = self.accelerators.map(Multicore::peak_limbs);
-        tracing::info!(?peaks, keys = ?keys.each_ref().map(Keys::len), "limbs and keys of both rings");
+        self.note_peaks(&keys);
         let tally = tally.into_inner();
         let mut figure = setting.figure(subject.name, SET, &times).precise(stats);
         figure = tally.complete(figure);
@@ -248,8 +286,26 @@ impl World<'_> {
         Ok(figure)
     }
 
+    /// Encrypts coefficients for the small ring.
+    pub(super) fn coefficients(
+        &self,
+        mut coefficients: Vec<i64>,
+    ) -> Result<Ciphertext<Multicore>, Failure> {
+        let level = BootstrapPlan::new(self.parameters[0])?.coefficient_level();
+        encrypt(&self.secrets[0], self.accelerators[0], &mut coefficients, level)
+    }
+
+    /// Encrypts slots.
+    pub(super) fn slots(&self, values: &[f64], level: usize) -> Result<Ciphertext<Multicore>, Failure> {
+        let parameters = self.parameters[0];
+        let (mut work, mut coefficients) = (vec![0.0; parameters.degree()], vec![0; parameters.degree()]);
+        let encoder = encoder(parameters.degree())?;
+        encoder.encode_real(values, parameters.scale(level), &mut work, &mut coefficients)?;
+        encrypt(&self.secrets[0], self.accelerators[0], &mut coefficients, level)
+    }
+
     /// What the client sends: embeddings and masks.
-    fn send<'m, F>(
+    pub(super) fn send<'m, F>(
         &self,
         engine: &Engine<'_, Algebra<'m, F>, Weights<'_>>,
         sample: &Sample<'_>,
@@ -257,24 +313,15 @@ impl World<'_> {
     where
         F: FnMut(veilformer_engine::Operation, veilformer_engine::Moment),
     {
-        let (parameters, inputs) = (self.parameters[0], sample.inputs()?);
-        let plan = BootstrapPlan::new(parameters)?;
-        let encrypt = |mut coefficients: Vec<i64>, level| {
-            encrypt(&self.secrets[0], self.accelerators[0], &mut coefficients, level)
-        };
+        let inputs = sample.inputs()?;
         let entry = |sentence: usize, row: usize, column: usize| inputs[sentence].row(column)[row];
         let coefficients = client::coefficients(&engine.input_places()?, engine.input_scale(), entry)?;
-        let input = coefficients.into_iter().map(|c| encrypt(c, plan.coefficient_level()));
+        let input = coefficients.into_iter().map(|c| self.coefficients(c));
         let used: Vec<usize> = sample.sentences().map(|sequence| sequence.used).collect();
         let counts = |sentence: usize, token: usize| token < used[sentence];
-        let encoder = encoder(parameters.degree())?;
-        let (level, mut work) = (plan.output(), vec![0.0; parameters.degree()]);
-        let scores = engine.score_places()?;
-        let mask = client::mask(&scores, sample.subject.config.heads, counts).map(|slots| {
-            let mut coefficients = vec![0; parameters.degree()];
-            encoder.encode_real(&slots, parameters.scale(level), &mut work, &mut coefficients)?;
-            encrypt(coefficients, level)
-        });
+        let (scores, level) = (engine.score_places()?, BootstrapPlan::new(self.parameters[0])?.output());
+        let mask = client::mask(&scores, sample.subject.config.heads, counts);
+        let mask = mask.map(|slots| self.slots(&slots, level));
         Ok((input.collect::<Result<_, _>>()?, mask.collect::<Result<_, _>>()?))
     }
 

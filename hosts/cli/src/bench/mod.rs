@@ -14,6 +14,7 @@ mod ntt;
 mod pair;
 mod scheme;
 mod slots;
+mod step;
 mod tally;
 
 use crate::exit::{Exit, Failure};
@@ -60,7 +61,16 @@ pub(crate) struct Figure {
     #[serde(skip_serializing_if = "Option::is_none")]
     bytes: Option<u64>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
+    stages: Vec<Stage>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     operations: Vec<tally::Line>,
+}
+
+/// A part of what is measured, in the last run.
+#[derive(Clone, Copy, Debug, Serialize)]
+struct Stage {
+    name: &'static str,
+    seconds: f64,
 }
 
 impl Figure {
@@ -135,6 +145,7 @@ impl Setting {
             levels: None,
             bootstraps: None,
             bytes: None,
+            stages: Vec::new(),
             operations: Vec::new(),
         }
     }
@@ -181,6 +192,7 @@ pub(crate) const NAMES: &[&str] = &[
     "infer/veil-mini",
     engine::NAMES[0],
     engine::NAMES[1],
+    engine::NAMES[2],
 ];
 
 /// The parameters of the names that end so.
@@ -269,6 +281,7 @@ fn cells(figure: &Figure) -> Vec<String> {
     notes.extend(figure.cpu_s.map(|cpu| format!("processor {}", seconds(cpu))));
     notes.extend(figure.levels.map(|levels| format!("levels {levels}")));
     notes.extend(figure.bootstraps.map(|count| format!("bootstraps {count}")));
+    notes.extend(figure.stages.iter().map(|stage| format!("{} {}", stage.name, seconds(stage.seconds))));
     notes.extend(figure.bytes.map(crate::output::bytes));
     vec![
         figure.name.clone(),
