@@ -11,6 +11,9 @@ pub enum Trainable {
     /// The encoder and the head, so all the server has: full fine-tuning, the paper's baseline. The embedding is public
     /// to the client and stays.
     Server,
+    /// Every matrix of the encoder and the head, without the gains and biases of the norms: what full fine-tuning changes
+    /// under encryption.
+    Matrices,
     /// LoRA's factors and the head's matrices: the paper's fine-tuning.
     Adapters,
 }
@@ -28,6 +31,7 @@ impl Trainable {
             | Parameter::HeadDown
             | Parameter::HeadUp
             | Parameter::Classifier => true,
+            Parameter::Gain(_) | Parameter::Bias(_) => matches!(self, Self::Everything | Self::Server),
             _ => self != Self::Adapters,
         }
     }

@@ -1,6 +1,6 @@
 //! Why a job cannot go on.
 
-use veilformer::transformer::{Parameter, Site};
+use veilformer::transformer::{Parameter, Site, Trainable};
 use veilformer::{accel, ckks, matrix};
 
 /// Why the encrypted program cannot go on.
@@ -51,6 +51,9 @@ pub enum Error {
     /// Somebody asked to stop.
     #[error("stopped as asked")]
     Stopped,
+    /// A set of weights that this executor does not train.
+    #[error("{0:?} includes weights that are not trained under encryption; choose Adapters or Matrices")]
+    Trainable(Trainable),
     /// An encrypted weight is missing.
     #[error("no encrypted weights for {0:?}; expected the trained parameters of this model")]
     MissingWeights(Parameter),

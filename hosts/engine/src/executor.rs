@@ -10,7 +10,7 @@ use std::rc::Rc;
 use veilformer::approx::{Approximation, Function};
 use veilformer::matrix::Entries;
 use veilformer::transformer::slots::{Model, SlotArithmetic};
-use veilformer::transformer::{Config, Executor, Kernel, Norm, Parameter, Site};
+use veilformer::transformer::{Config, Executor, Kernel, Norm, Parameter, Site, Trainable};
 
 /// Room for the error of a norm's polynomial in the bound on what it returns.
 pub(crate) const NORM_MARGIN: f64 = 1.1;
@@ -21,6 +21,8 @@ pub struct Engine<'m, G: Algebra, M: Model> {
     pub(crate) model: &'m M,
     sentences: usize,
     stream: f64,
+    /// The weights that are trained.
+    pub(crate) set: Trainable,
     pub(crate) trained: Option<Trained<G>>,
     pub(crate) gradients: Gradients<G::Piece>,
     /// Rows whose bootstrap nobody has needed yet.
@@ -61,12 +63,24 @@ impl<'m, G: Algebra, M: Model> Engine<'m, G, M> {
             model,
             sentences,
             stream,
+            set: Trainable::Adapters,
             trained: None,
             gradients: Gradients::default(),
             waiting: Vec::new(),
             moments: None,
             tape: None,
         })
+    }
+
+    /// The same for another set of trained weights: [`Trainable::Adapters`], as at first, or [`Trainable::Matrices`].
+    ///
+    /// # Errors
+    /// [`Error::Trainable`] for a set with gains, biases or the embedding.
+    pub fn with_trained(self, set: Trainable) -> Result<Self, Error> {
+        match set {
+            Trainable::Adapters | Trainable::Matrices => Ok(Self { set, ..self }),
+            Trainable::Server | Trainable::Everything => Err(Error::Trainable(set)),
+        }
     }
 
     /// The algebra.

@@ -23,9 +23,17 @@ impl<P> Default for Gradients<P> {
     }
 }
 
+impl<P> Gradients<P> {
+    /// Adds a matrix of a parameter's gradient, whose columns are where they belong.
+    pub(crate) fn add(&mut self, weight: Parameter, group: usize, matrix: Matrix<P>) {
+        self.scales.insert(weight, matrix.entries.scale);
+        self.groups.entry(group).or_default().push(matrix);
+    }
+}
+
 impl<G: Algebra, M: Model> Engine<'_, G, M> {
     /// The largest sum of a batch's gradients that there is room for.
-    fn gradient_room(&self) -> Result<f64, Error> {
+    pub(crate) fn gradient_room(&self) -> Result<f64, Error> {
         Ok(self.gradient_bound(Site::Optimizer)? * self.sentences() as f64)
     }
 
@@ -36,6 +44,9 @@ impl<G: Algebra, M: Model> Engine<'_, G, M> {
         dy: &Tensor<G>,
         weight: Parameter,
     ) -> Result<(), Error> {
+        if self.is_whole(weight) {
+            return self.add_whole_gradient(x, dy, weight);
+        }
         let (group, column) = self.gradient_place(weight)?;
         let thin = matches!(weight, Parameter::LoraUp(..) | Parameter::LoraDown(..));
         let matrices = match weight {
@@ -49,7 +60,6 @@ impl<G: Algebra, M: Model> Engine<'_, G, M> {
             if matrix.level > 0 {
                 matrix = self.algebra.rescale(&matrix, wanted)?;
             }
-            self.gradients.scales.insert(weight, matrix.entries.scale);
             // One column after another, or one block of columns after another.
             let rank = matrix.entries.layout.rank();
             let columns = self.algebra.rings().degrees.small / rank;
@@ -60,7 +70,7 @@ impl<G: Algebra, M: Model> Engine<'_, G, M> {
             for piece in &matrix.pieces {
                 pieces.push(Rc::new(self.algebra.add_shifted(&[(piece.clone(), shift)])?));
             }
-            self.gradients.groups.entry(group).or_default().push(Matrix { pieces, ..matrix });
+            self.gradients.add(weight, group, Matrix { pieces, ..matrix });
         }
         Ok(())
     }

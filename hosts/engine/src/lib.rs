@@ -35,6 +35,7 @@ mod tensor;
 mod trained;
 mod training;
 mod watched;
+mod whole;
 
 pub use algebra::{Algebra, Halves, Matrix, Rings};
 pub use encrypted::Encrypted;

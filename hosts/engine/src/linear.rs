@@ -111,6 +111,41 @@ impl<G: Algebra, M: Model> Engine<'_, G, M> {
         Ok(Tensor::packed(places, packed, x.first))
     }
 
+    /// The scale and the bound of dy·Wᵀ.
+    pub(crate) fn transposed_scale(&self, dy: &Tensor<G>, weight: Parameter) -> Result<(f64, f64), Error> {
+        let rings = self.algebra.rings();
+        let message = rings.message_scale;
+        Ok(match weight {
+            Parameter::Output(layer) => {
+                let scale = self.mixed_gradient_scale(self.gradient_bound(Site::Kernel(layer))?);
+                (scale, message / scale)
+            }
+            Parameter::Contract(layer) => {
+                let bound = self.gradient_bound(Site::Gate(layer))?;
+                (message / bound, bound)
+            }
+            Parameter::Expand(layer) => {
+                let bound = self.gradient_bound(Site::SecondNorm(layer))?;
+                (message / bound, bound)
+            }
+            Parameter::Attention(_, layer) if self.config().has_first_norm(layer) => {
+                let bound = self.gradient_bound(Site::FirstNorm(layer))?;
+                // The first tokens go back to their sentences as columns.
+                let replicas = rings.degrees.small / dy.places.layout().rank();
+                (message / bound / if dy.first { replicas as f64 } else { 1.0 }, bound)
+            }
+            _ => return Err(Error::Form { operation: "a transposed linear map" }),
+        })
+    }
+
+    /// The scale of gradients by what attention gives: their product with values is to reach to the bound of a bootstrap.
+    pub(crate) fn mixed_gradient_scale(&self, bound: f64) -> f64 {
+        let rings = self.algebra.rings();
+        let below = rings.moduli[rings.level - 1];
+        let value = FACTOR_SCALE * below / rings.message_scale;
+        rings.message_scale / bound * below / value
+    }
+
     /// dy·Wᵀ for plaintext weights.
     pub(crate) fn multiply_weight_transposed(
         &mut self,
@@ -120,30 +155,7 @@ impl<G: Algebra, M: Model> Engine<'_, G, M> {
         let form = Error::Form { operation: "a transposed linear map" };
         let (model, config) = (self.model, self.config());
         let Shape { rows, columns } = weight.shape(config);
-        let rings = self.algebra.rings();
-        let message = rings.message_scale;
-        let below = rings.moduli[rings.level - 1];
-        let replicas = (rings.degrees.small / dy.places.layout().rank()) as f64;
-        let scale = match weight {
-            Parameter::Contract(layer) => message / self.gradient_bound(Site::Gate(layer))?,
-            Parameter::Expand(layer) => message / self.gradient_bound(Site::SecondNorm(layer))?,
-            // The product with values is to reach to the bound of a bootstrap.
-            Parameter::Output(layer) => {
-                let value = FACTOR_SCALE * below / message;
-                message / self.gradient_bound(Site::Kernel(layer))? * below / value
-            }
-            Parameter::Attention(_, layer) if config.has_first_norm(layer) => {
-                let scale = message / self.gradient_bound(Site::FirstNorm(layer))?;
-                // The first tokens go back to their sentences as columns.
-                if dy.first { scale / replicas } else { scale }
-            }
-            _ => return Err(form),
-        };
-        let bound = if dy.first && matches!(weight, Parameter::Attention(..)) {
-            message / (scale * replicas)
-        } else {
-            message / scale
-        };
+        let (scale, bound) = self.transposed_scale(dy, weight)?;
         let places = dy.places.with_rows(rows)?;
         let halves: Vec<_> = if let Parameter::Expand(_) = weight {
             vec![(0, columns / 2, &dy.packed), (columns / 2, columns, &dy.gated)]

@@ -1,4 +1,4 @@
-//! Encrypted weights: LoRA's factors and the head.
+//! Encrypted weights: LoRA's factors and the head, or every matrix.
 //!
 //! A trained matrix is a list of vectors over features: the columns of W for x·W, the rows of LoRA's B. All vectors of all
 //! trained matrices are the columns of one tensor, as many as fit in the place of a sentence: that is how the optimizer
@@ -9,6 +9,7 @@ use crate::algebra::{Algebra, Halves, Matrix};
 use crate::executor::Engine;
 use crate::linear::FACTOR_SCALE;
 use crate::tensor::Slots;
+use crate::whole::{Blocks, blocks, is_whole};
 use crate::{Error, Places, Tensor};
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -33,17 +34,19 @@ pub struct Span {
     pub count: usize,
     /// Entries of each.
     pub length: usize,
+    /// Which entry of a whole row of the matrix is the first.
+    pub offset: usize,
 }
 
 impl Span {
     /// Whether vectors are rows of the matrix, not columns.
     fn by_rows(&self) -> bool {
-        matches!(self.parameter, Parameter::LoraUp(..))
+        matches!(self.parameter, Parameter::LoraUp(..)) || is_whole(self.parameter)
     }
 
     /// (row, column) of the matrix that is entry `index` of vector `vector`.
     pub fn entry(&self, vector: usize, index: usize) -> (usize, usize) {
-        if self.by_rows() { (vector, index) } else { (index, vector) }
+        if self.by_rows() { (vector, self.offset + index) } else { (index, vector) }
     }
 }
 
@@ -56,14 +59,25 @@ pub struct TrainedPlaces {
 }
 
 impl TrainedPlaces {
-    /// Of a model whose tensors have such places as `tokens`.
+    /// Of the trained weights of a model whose tensors have such places as `tokens`.
     ///
     /// # Errors
     /// Those of [`Places::new`].
-    pub fn new(config: &Config, tokens: &Places) -> Result<Self, Error> {
+    pub fn new(config: &Config, set: Trainable, tokens: &Places) -> Result<Self, Error> {
         let columns = tokens.layout().columns();
         let (mut spans, mut next, mut longest): (Vec<Span>, usize, usize) = (Vec::new(), 0, 1);
-        for parameter in Trainable::Adapters.parameters(config) {
+        for parameter in set.parameters(config) {
+            if is_whole(parameter) {
+                let count = parameter.shape(config).rows;
+                for block in blocks(parameter, config, tokens.layout().rank()) {
+                    next = next.next_multiple_of(columns);
+                    longest = longest.max(block.len());
+                    let (length, offset) = (block.len(), block.start);
+                    spans.push(Span { parameter, first: next, count, length, offset });
+                    next += count;
+                }
+                continue;
+            }
             let Shape { rows, columns: outputs } = parameter.shape(config);
             let by_rows = matches!(parameter, Parameter::LoraUp(..));
             let (count, length) = if by_rows { (rows, outputs) } else { (outputs, rows) };
@@ -72,7 +86,7 @@ impl TrainedPlaces {
             if !thin || spans.last().is_some_and(|last| last.length != length) {
                 next = next.next_multiple_of(columns);
             }
-            spans.push(Span { parameter, first: next, count, length });
+            spans.push(Span { parameter, first: next, count, length, offset: 0 });
             next += count;
             longest = longest.max(length);
         }
@@ -101,6 +115,11 @@ impl TrainedPlaces {
         (vector / self.columns, vector % self.columns)
     }
 
+    /// Vectors of one matrix of the tensor.
+    pub(crate) fn columns(&self) -> usize {
+        self.columns
+    }
+
     pub(crate) fn span(&self, parameter: Parameter) -> Option<&Span> {
         self.spans.iter().find(|span| span.parameter == parameter)
     }
@@ -127,6 +146,10 @@ pub struct Trained<G: Algebra> {
     /// θ, as it is.
     pub(crate) weights: Rc<Slots<G::Vector>>,
     pub(crate) vectors: HashMap<(Parameter, usize), Sides<G::Column>>,
+    /// The matrices of the tensor that hold rows of whole matrices.
+    pub(crate) whole: HashMap<usize, Matrix<G::Piece>>,
+    /// Rows of whole matrices, by their first output, once they were needed.
+    pub(crate) rows: HashMap<(Parameter, usize), Rc<Blocks<G>>>,
     /// LoRA's A, every entry in all tokens of all sentences: a vector for each ciphertext of one sentence.
     pub(crate) spread: HashMap<(Parameter, usize), Vec<G::Vector>>,
 }
@@ -137,7 +160,7 @@ impl<G: Algebra, M: Model> Engine<'_, G, M> {
     /// # Errors
     /// Those of [`Places::new`].
     pub fn trained_places(&self) -> Result<TrainedPlaces, Error> {
-        TrainedPlaces::new(self.config(), &self.input_places()?)
+        TrainedPlaces::new(self.config(), self.set, &self.input_places()?)
     }
 
     /// Takes encrypted weights in: lower and upper slots of every ciphertext of [`Engine::trained_places`], within ±1.
@@ -151,7 +174,7 @@ impl<G: Algebra, M: Model> Engine<'_, G, M> {
     /// Takes weights apart for the products of a step.
     pub(crate) fn take_in(&mut self, weights: Rc<Slots<G::Vector>>) -> Result<(), Error> {
         let places = self.trained_places()?;
-        let (mut vectors, mut spread) = (HashMap::new(), HashMap::new());
+        let (mut vectors, mut spread, mut whole) = (HashMap::new(), HashMap::new(), HashMap::new());
         for span in places.spans() {
             if matches!(span.parameter, Parameter::LoraDown(..)) {
                 for vector in 0..span.count {
@@ -162,6 +185,12 @@ impl<G: Algebra, M: Model> Engine<'_, G, M> {
         }
         let packed = self.lower_vectors(&places, &weights)?;
         for (group, matrix) in packed.iter().enumerate() {
+            let first = group * places.columns();
+            let holds = |span: &&Span| (span.first..span.first + span.count).contains(&first);
+            if let Some(span) = places.spans().iter().find(holds).filter(|span| is_whole(span.parameter)) {
+                whole.insert(group, self.of_span(matrix, span)?);
+                continue;
+            }
             let rows = self.algebra.split(matrix)?;
             let rank = matrix.entries.layout.rank();
             let mut columns: Vec<Vec<Option<G::Column>>> = Vec::new();
@@ -189,8 +218,18 @@ impl<G: Algebra, M: Model> Engine<'_, G, M> {
                 }
             }
         }
-        self.trained = Some(Trained { places, weights, vectors, spread });
+        self.trained = Some(Trained { places, weights, vectors, whole, rows: HashMap::new(), spread });
         Ok(())
+    }
+
+    /// A matrix of lowered vectors at the scale that they were brought to.
+    fn of_span(&self, matrix: &Matrix<G::Piece>, span: &Span) -> Result<Matrix<G::Piece>, Error> {
+        let known = &matrix.entries;
+        let replicas = (self.algebra.rings().degrees.small / known.layout.rank()) as f64;
+        let scale = self.vector_scale(span.parameter)? / replicas;
+        let noise = known.noise * (scale / known.scale).min(1.0);
+        let entries = Entries { layout: known.layout.with_rows(span.length)?, scale, noise, ..*known };
+        Ok(Matrix { entries, level: matrix.level, pieces: matrix.pieces[..1].to_vec() })
     }
 
     /// The scale that a parameter's vectors are wanted at.
@@ -202,6 +241,7 @@ impl<G: Algebra, M: Model> Engine<'_, G, M> {
         Ok(match parameter {
             Parameter::HeadUp if config.head_rank == 0 => tanh * rings.moduli[top] / stream,
             Parameter::HeadUp => tanh * rings.moduli[top - 1] / FACTOR_SCALE,
+            parameter if is_whole(parameter) => self.whole_scale(parameter)?,
             Parameter::HeadDown => FACTOR_SCALE * rings.moduli[top] / stream,
             Parameter::Classifier => self.logit_scale()? * rings.moduli[top] / rings.message_scale,
             _ => UP_SCALE,
@@ -288,6 +328,7 @@ impl<G: Algebra, M: Model> Engine<'_, G, M> {
         match weight {
             Parameter::LoraDown(projection, layer) => self.lora_down(x, projection, layer),
             Parameter::LoraUp(..) => self.lora_up(x, weight),
+            _ if is_whole(weight) => self.multiply_whole(x, weight),
             _ => self.contract(x, weight),
         }
     }

@@ -230,7 +230,7 @@ impl<G: Algebra, M: Model> Engine<'_, G, M> {
 
 impl<G: Algebra, M: Model> TrainingExecutor for Engine<'_, G, M> {
     fn trained(&self) -> Trainable {
-        Trainable::Adapters
+        self.set
     }
 
     fn subtract(&mut self, a: &Tensor<G>, b: &Tensor<G>) -> Result<Tensor<G>, Error> {
@@ -248,6 +248,7 @@ impl<G: Algebra, M: Model> TrainingExecutor for Engine<'_, G, M> {
     fn linear_transposed(&mut self, dy: &Tensor<G>, weight: Parameter) -> Result<Tensor<G>, Error> {
         match weight {
             Parameter::LoraUp(..) => self.lora_up_backward(dy, weight),
+            _ if self.is_whole(weight) => self.multiply_whole_transposed(dy, weight),
             _ if self.is_trained(weight) => self.expand_trained(dy, weight),
             _ => self.multiply_weight_transposed(dy, weight),
         }

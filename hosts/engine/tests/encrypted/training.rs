@@ -5,7 +5,9 @@ use crate::world::sample::{
 };
 use crate::world::{Client, World};
 use veilformer::ckks::{Ciphertext, ParametersLiteral};
-use veilformer::transformer::{AdamWHe, Moments, Trainable, backward, forward_recorded, loss_gradient};
+use veilformer::transformer::{
+    AdamWHe, Config, Moments, Trainable, backward, forward_recorded, loss_gradient,
+};
 use veilformer_engine::{Batch, Engine, Error, Halves, TrainedPlaces};
 use veilformer_multicore::Multicore;
 use veilformer_plain::executor::Functions;
@@ -16,40 +18,68 @@ use veilformer_plain::train::gradient;
 
 #[test]
 fn gradients_of_adapters() {
-    for config in [config(2, false, 2), config(2, true, 2), softmax(2, false, 2), softmax(2, true, 2)] {
-        println!("{:?}", config.kernel);
-        let world = World::new(ParametersLiteral::INSECURE_TOY_MATRIX, [14000, 80000]);
-        let sample = Sample::new(config, 2);
-        let client = world.client();
-        let penalties = Penalties::none(&sample.config);
-        let functions = Functions::Polynomial(&sample.approximations);
-        let mut plain = Trainer::new(&sample.config, &sample.parameters, functions, &penalties)
-            .with_trained(Trainable::Adapters);
-        for example in &sample.data[..SENTENCES] {
-            gradient(&sample.config, &mut plain, &sample.parameters, example).unwrap();
-        }
-        let (expected, _) = plain.finish();
-        world.serve(&client, &sample.keys(&world), |algebra| {
-            let model = sample.weights();
-            let mut engine = Engine::new(algebra, &model, SENTENCES).unwrap();
-            send_weights(&mut engine, &client, &sample, &world);
-            differentiate(&mut engine, &client, &sample, &world);
-            let places = engine.trained_places().unwrap();
-            let gradients = engine.gradients().unwrap();
-            let unit = engine.gradient_unit().unwrap() * SENTENCES as f64;
-            compare(&client, &sample, &places, &gradients, unit, &expected);
-        });
+    for config in [config(2, false, 2), config(2, true, 2)] {
+        gradients_of(config, Trainable::Adapters);
     }
 }
 
 #[test]
-fn two_steps_of_the_optimizer() {
+fn gradients_of_adapters_through_softmax() {
+    for config in [softmax(2, false, 2), softmax(2, true, 2)] {
+        gradients_of(config, Trainable::Adapters);
+    }
+}
+
+#[test]
+fn gradients_of_whole_matrices() {
+    // More gates than a piece has rows.
+    for config in [Config { feed_forward: 136, ..softmax(1, false, 0) }, softmax(2, true, 0)] {
+        gradients_of(config, Trainable::Matrices);
+    }
+}
+
+fn gradients_of(config: Config, trained: Trainable) {
+    println!("{trained:?}, {:?}, {} layers", config.kernel, config.layers);
     let world = World::new(ParametersLiteral::INSECURE_TOY_MATRIX, [14000, 80000]);
-    let sample = Sample::new(config(1, false, 1), 3);
+    let sample = Sample::with_trained(config, trained, 2);
+    let client = world.client();
+    let penalties = Penalties::none(&sample.config);
+    let functions = Functions::Polynomial(&sample.approximations);
+    let mut plain =
+        Trainer::new(&sample.config, &sample.parameters, functions, &penalties).with_trained(trained);
+    for example in &sample.data[..SENTENCES] {
+        gradient(&sample.config, &mut plain, &sample.parameters, example).unwrap();
+    }
+    let (expected, _) = plain.finish();
+    world.serve(&client, &sample.keys(&world), |algebra| {
+        let model = sample.weights();
+        let mut engine = Engine::new(algebra, &model, SENTENCES).unwrap().with_trained(trained).unwrap();
+        send_weights(&mut engine, &client, &sample, &world);
+        differentiate(&mut engine, &client, &sample, &world);
+        let places = engine.trained_places().unwrap();
+        let gradients = engine.gradients().unwrap();
+        let unit = engine.gradient_unit().unwrap() * SENTENCES as f64;
+        compare(&client, &sample, &places, &gradients, unit, &expected);
+    });
+}
+
+#[test]
+fn two_steps_of_the_optimizer() {
+    steps(config(1, false, 1), Trainable::Adapters, 2);
+}
+
+#[test]
+fn a_step_of_whole_matrices() {
+    steps(softmax(1, false, 0), Trainable::Matrices, 1);
+}
+
+fn steps(config: Config, trained: Trainable, count: u32) {
+    let world = World::new(ParametersLiteral::INSECURE_TOY_MATRIX, [14000, 80000]);
+    let sample = Sample::with_trained(config, trained, 3);
     let client = world.client();
     let optimizer = AdamWHe::paper(2e-2, 1e-2);
     let recipe = Recipe {
-        trained: Trainable::Adapters,
+        trained,
         optimizer,
         steps: 4,
         functions: Functions::Polynomial(&sample.approximations),
@@ -58,10 +88,10 @@ fn two_steps_of_the_optimizer() {
     let mut plain = FineTuner::new(&sample.config, sample.parameters.clone(), recipe);
     world.serve(&client, &sample.keys(&world), |algebra| {
         let model = sample.weights();
-        let mut engine = Engine::new(algebra, &model, SENTENCES).unwrap();
+        let mut engine = Engine::new(algebra, &model, SENTENCES).unwrap().with_trained(trained).unwrap();
         engine.begin().unwrap();
         let mut before = None;
-        for step in 1..=2 {
+        for step in 1..=count {
             before = Some(copy(&engine, &world));
             plain.step(&sample.data[..SENTENCES]).unwrap();
             let batch = send_batch(&engine, &client, &sample, &world);
@@ -69,17 +99,32 @@ fn two_steps_of_the_optimizer() {
             let places = engine.trained_places().unwrap();
             compare(&client, &sample, &places, engine.weights().unwrap(), 1.0, plain.parameters());
         }
-        // From the state before it, the second step comes to the same bits.
-        let reached = slots(&engine, &client);
-        engine.resume(before.unwrap()).unwrap();
-        assert_ne!(slots(&engine, &client), reached);
-        let batch = send_batch(&engine, &client, &sample, &world);
-        engine.train(batch, &optimizer, 2, 4).unwrap();
-        assert_eq!(slots(&engine, &client), reached);
-        let unlabelled = Batch { input: Vec::new(), mask: Vec::new(), target: Vec::new() };
-        assert!(matches!(engine.train(unlabelled, &optimizer, 3, 4), Err(Error::Form { .. })));
-        assert_eq!(slots(&engine, &client), reached);
+        if count > 1 {
+            repeats(&mut engine, &client, &sample, &world, before.unwrap(), |engine, batch| {
+                engine.train(batch, &optimizer, count, 4).map(drop)
+            });
+        }
     });
+}
+
+/// From the state before it, the last step comes to the same bits; what fails changes nothing.
+fn repeats(
+    engine: &mut ToyEngine<'_, '_>,
+    client: &Client<'_>,
+    sample: &Sample,
+    world: &World,
+    before: Moments<Vectors>,
+    step: impl Fn(&mut ToyEngine<'_, '_>, Batch<Ciphertext<Multicore>>) -> Result<(), Error>,
+) {
+    let reached = slots(engine, client);
+    engine.resume(before).unwrap();
+    assert_ne!(slots(engine, client), reached);
+    let batch = send_batch(engine, client, sample, world);
+    step(engine, batch).unwrap();
+    assert_eq!(slots(engine, client), reached);
+    let unlabelled = Batch { input: Vec::new(), mask: Vec::new(), target: Vec::new() };
+    assert!(matches!(step(engine, unlabelled), Err(Error::Form { .. })));
+    assert_eq!(slots(engine, client), reached);
 }
 
 type Vectors = Vec<Halves<Ciphertext<Multicore>>>;

@@ -65,6 +65,11 @@ pub(crate) struct Sample {
 
 impl Sample {
     pub(crate) fn new(config: Config, seed: u64) -> Self {
+        Self::with_trained(config, Trainable::Adapters, seed)
+    }
+
+    /// Calibrated for another set of trained weights.
+    pub(crate) fn with_trained(config: Config, trained: Trainable, seed: u64) -> Self {
         let mut parameters = Parameters::<f64>::random(&config, seed);
         let mut random = Random::new(seed, 9);
         for (parameter, range) in parameters.layout().to_vec() {
@@ -83,7 +88,7 @@ impl Sample {
             })
             .collect();
         let recipe = Recipe {
-            trained: Trainable::Adapters,
+            trained,
             optimizer: AdamWHe::paper(1e-3, 1e-2),
             steps: 1000,
             functions: Functions::Exact,
