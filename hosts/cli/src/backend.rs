@@ -120,10 +120,8 @@ pub(crate) fn with_rings<W: RingsWork + Send>(
     limbs: [usize; 2],
     work: W,
 ) -> Result<W::Output, Failure> {
-    let hosts = [
-        Multicore::new(big.chain(), threads, limbs[0])?,
-        Multicore::new(small.chain(), threads, limbs[1])?,
-    ];
+    let hosts =
+        [Multicore::new(big.chain(), threads, limbs[0])?, Multicore::new(small.chain(), threads, limbs[1])?];
     tracing::info!(kernels = hosts[0].kernels(), threads, ?limbs, "accelerators");
     match args.accelerator {
         Kind::Multicore if args.faults.is_some() => Err(faults_without_board()),

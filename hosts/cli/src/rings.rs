@@ -86,11 +86,7 @@ impl<'a, A: Accelerator<Word = u64>> Carrier<'a, A> {
         (0..count).map(|_| Ok(codec.read_ciphertext(reader, owner)?)).collect()
     }
 
-    pub(crate) fn write(
-        &mut self,
-        sink: &mut impl Sink,
-        ciphertext: &Ciphertext<A>,
-    ) -> Result<(), Failure> {
+    pub(crate) fn write(&mut self, sink: &mut impl Sink, ciphertext: &Ciphertext<A>) -> Result<(), Failure> {
         let mut codec = Codec::new(self.accelerator, self.parameters, &mut self.words)?;
         Ok(codec.write_ciphertext(sink, self.owner, ciphertext)?)
     }

@@ -82,7 +82,8 @@ impl TextArgs {
         let need = if two { self.text.len() } else { 0 };
         if self.second.len() != need {
             let (task, have) = (work.task.folder(), self.second.len());
-            let message = format!("{have} times --second where {task} needs {need}, one for every --text or none");
+            let message =
+                format!("{have} times --second where {task} needs {need}, one for every --text or none");
             return Err(Failure::new(Exit::Usage, message));
         }
         if let Some(empty) = self.text.iter().chain(&self.second).find(|text| text.trim().is_empty()) {

@@ -99,7 +99,10 @@ impl ServerKeys {
         let others = EXPECTED + self.indexes[1].limbs(small) / factor;
         self.indexes[0].room(big, rest, others).map_err(|failure| {
             let small = bytes(of_small);
-            Failure { message: format!("{}, and {small} for those of the small ring", failure.message), ..failure }
+            Failure {
+                message: format!("{}, and {small} for those of the small ring", failure.message),
+                ..failure
+            }
         })
     }
 

@@ -24,6 +24,13 @@ pub(crate) const WEIGHTS: u64 = u64::from_be_bytes(*b"weights ");
 /// Encrypted weights: the ciphertexts of [`veilformer_engine::Engine::trained_places`].
 pub(crate) type Encrypted<A> = Vec<Halves<Ciphertext<A>>>;
 
+/// Limbs that the weights of a work take.
+pub(crate) fn limbs(work: &Work, rings: &Rings) -> Result<usize, Failure> {
+    let places = *work.trained_places(rings.degrees())?.places();
+    let halves = places.ciphertexts() * if places.has_upper_half() { 2 } else { 1 };
+    Ok(2 * halves * (rings.slot_level() + 1))
+}
+
 /// Writes weights after what is in the sink already.
 pub(crate) fn write<A: Accelerator<Word = u64>>(
     sink: &mut impl Sink,
@@ -104,7 +111,9 @@ pub(crate) fn encrypt(
     let mut half = |ciphertext: usize, upper: bool| {
         let weight = |slot: usize| {
             let at = trained.weight(ciphertext, upper, slot);
-            at.map_or(0.0, |(parameter, row, column)| work.weights.get(parameter)[row * columns(work, parameter) + column])
+            at.map_or(0.0, |(parameter, row, column)| {
+                work.weights.get(parameter)[row * columns(work, parameter) + column]
+            })
         };
         let values: Vec<f64> = (0..rings.degrees().slots()).map(weight).collect();
         client.encrypt(key, &values, rings.slot_level())

@@ -39,9 +39,11 @@ const TASKS: [(&str, Task); 6] = [
 /// The task of that name, in small or large letters, with or without its dash.
 pub(crate) fn task(name: &str) -> Result<Task, String> {
     let plain = |name: &str| name.to_lowercase().replace('-', "");
-    TASKS.iter().find(|(known, _)| plain(known) == plain(name)).map(|(_, task)| *task).ok_or_else(|| {
-        format!("{name:?} is no task; known: {}", TASKS.map(|(name, _)| name).join(", "))
-    })
+    TASKS
+        .iter()
+        .find(|(known, _)| plain(known) == plain(name))
+        .map(|(_, task)| *task)
+        .ok_or_else(|| format!("{name:?} is no task; known: {}", TASKS.map(|(name, _)| name).join(", ")))
 }
 
 /// The same choices at every command make the same work.

@@ -59,12 +59,14 @@ fn all_logits(parts: &[Part], sentences: &[Sentence]) -> Result<Vec<Vec<f64>>, F
 
 pub(crate) fn run(args: &Args, output: Output) -> Result<(), Failure> {
     let input = &args.input;
-    with_opener(input, |mut opener| {
-        let work = opener.work(input)?;
+    with_opener(input, |mut opener, work| {
         let sentences = args.sentences.read(&work)?;
         let labels = sentences.iter().map(|s| s.label.map(f64::from)).collect::<Option<Vec<f64>>>();
         let labels = labels.ok_or_else(|| {
-            Failure::new(Exit::Usage, "sentences without labels cannot be scored; pass --file instead of --text")
+            Failure::new(
+                Exit::Usage,
+                "sentences without labels cannot be scored; pass --file instead of --text",
+            )
         })?;
         let parts = opener.open(&input.input, &work)?;
         let encrypted = all_logits(&parts, &sentences)?;
@@ -100,7 +102,8 @@ pub(crate) fn run(args: &Args, output: Output) -> Result<(), Failure> {
 
 impl Report {
     fn describe(&self) -> String {
-        let mut table = Table::new(&["run", &format!(">{}", self.metric), ">same class", ">bits mean", ">min"]);
+        let mut table =
+            Table::new(&["run", &format!(">{}", self.metric), ">same class", ">bits mean", ">min"]);
         let share = |s: Option<f64>| s.map_or_else(|| "–".into(), |s| format!("{:.1} %", 100.0 * s));
         let bits = |a: Agreement| [format!("{:.1}", a.bits_mean), format!("{:.1}", a.bits_min)];
         table.row(vec!["encrypted".into(), format!("{:.4}", self.encrypted)]);

@@ -96,7 +96,8 @@ impl Folder {
         if args.resume {
             // What there is of evaluation keys follows from a secret key.
             let begun = |path: &PathBuf| path.metadata().is_ok_and(|metadata| metadata.len() > 0);
-            let follows = self.unfinished.iter().any(begun) || self.evaluation.iter().any(|path| is_there(path));
+            let follows =
+                self.unfinished.iter().any(begun) || self.evaluation.iter().any(|path| is_there(path));
             if follows && !is_there(&self.secret) {
                 let message = "the secret key that these keys belong to is gone; start anew with --force";
                 return Err(Failure::new(Exit::Key, message).during(self.path.display()));
@@ -233,10 +234,8 @@ pub(crate) fn run(args: &Args, output: Output) -> Result<(), Failure> {
         let parameters = rings.both()[ring];
         Client::limbs(parameters) + Making::limbs(parameters, threads)
     };
-    let accelerators = [
-        Multicore::new(rings.big.chain(), 1, limbs(0))?,
-        Multicore::new(rings.small.chain(), 1, limbs(1))?,
-    ];
+    let accelerators =
+        [Multicore::new(rings.big.chain(), 1, limbs(0))?, Multicore::new(rings.small.chain(), 1, limbs(1))?];
     let mut client = Client::new(&accelerators[0], &rings.big)?;
     folder.begin(args.force)?;
     let secret = folder.secret(&mut client, args.releases)?;
@@ -278,7 +277,9 @@ fn report(
     let server = format!("{keys} keys in both, for the server");
     let uses = ["keep it here, it reads everything", "for whoever encrypts", &server, "beside it"];
     let [big, small] = &folder.evaluation;
-    for ((path, length), what) in [&folder.secret, &folder.public, big, small].into_iter().zip(lengths).zip(uses) {
+    for ((path, length), what) in
+        [&folder.secret, &folder.public, big, small].into_iter().zip(lengths).zip(uses)
+    {
         output.say(format!("{}  {}  {what}", path.display(), bytes(length)));
     }
     let rest = if kept > 0 { format!("; {kept} keys were there") } else { String::new() };

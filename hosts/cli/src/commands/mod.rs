@@ -16,9 +16,7 @@ use crate::work::Work;
 use std::path::Path;
 use veilformer::ckks::Parameters;
 use veilformer::ckks::client::KeyTag;
-use veilformer::wire::{
-    Bundle, Expected, Header, Reader, Source, read_bundle, read_parameters, read_record,
-};
+use veilformer::wire::{Bundle, Expected, Header, Reader, Source, read_bundle, read_parameters, read_record};
 
 /// Tag of the bundle of evaluation keys.
 pub(crate) const EVALUATION_KEYS: u64 = u64::from_be_bytes(*b"evalkeys");

@@ -1,8 +1,8 @@
 //! What `demo` and `decrypt` tell about a batch.
 
 use crate::model::{PlainLogits, best};
-use crate::sentences::{Naming, Sentence};
 use crate::output::{Table, shorten};
+use crate::sentences::{Naming, Sentence};
 use serde::Serialize;
 use veilformer::accel::OffloadCounters;
 use veilformer::ckks::PrecisionStats;
@@ -93,7 +93,12 @@ pub(crate) fn compare<'s>(
         })
         .collect();
     let classes = naming != Naming::Score;
-    let labelled = || encrypted.iter().zip(sentences).filter_map(move |(y, s)| Some((best(y), s.label.filter(|_| classes)? as usize)));
+    let labelled = || {
+        encrypted
+            .iter()
+            .zip(sentences)
+            .filter_map(move |(y, s)| Some((best(y), s.label.filter(|_| classes)? as usize)))
+    };
     let summary = Summary {
         sentences: encrypted.len(),
         accuracy: share(labelled().filter(|(a, b)| a == b).count(), labelled().count()),
@@ -126,12 +131,8 @@ pub(crate) fn table(rows: &[Row<'_>]) -> String {
         &["sentence", "label", "predicted", ">logits"]
     });
     for (i, row) in rows.iter().enumerate() {
-        let mut cells = vec![
-            row.shown(i),
-            or_dash(row.label.clone()),
-            row.predicted.clone(),
-            logits(&row.encrypted),
-        ];
+        let mut cells =
+            vec![row.shown(i), or_dash(row.label.clone()), row.predicted.clone(), logits(&row.encrypted)];
         if full {
             cells.push(or_dash(row.polynomial.as_deref().map(logits)));
             cells.push(or_dash(row.exact.as_deref().map(logits)));
