@@ -234,6 +234,14 @@ impl<'s> Sealer<'s> {
         Ok(Batch { first, sentences: sentences.len(), size: self.size, input, mask, target })
     }
 
+    /// Limbs that a batch takes.
+    pub(crate) fn limbs(&self) -> usize {
+        let BatchPlaces { input, mask, target, .. } = &self.places;
+        let coefficients =
+            (input.ciphertexts() + target.ciphertexts()) * (self.rings.coefficient_level() + 1);
+        2 * (coefficients + mask.ciphertexts() * (self.rings.slot_level() + 1))
+    }
+
     /// Refuses early what [`Sealer::seal`] would refuse, before anything is written.
     pub(crate) fn check_labels(&self, sentences: &[Sentence]) -> Result<(), Failure> {
         sentences.iter().try_for_each(|sentence| self.wanted(sentence).map(drop))

@@ -180,13 +180,14 @@ impl Claim {
     /// The file that is locked stays: whoever removes it could lock another than a rival has open.
     const NAME: &str = ".lock";
 
-    pub(crate) fn take(folder: &Path) -> Result<Self, Failure> {
+    /// `what` says what this process is doing there, for whoever comes second.
+    pub(crate) fn take(folder: &Path, what: &str) -> Result<Self, Failure> {
         let path = folder.join(Self::NAME);
         let file = OpenOptions::new().create(true).append(true).open(&path).in_file(&path)?;
         match file.try_lock() {
             Ok(()) => Ok(Self(file)),
             Err(TryLockError::WouldBlock) => {
-                let message = format!("another process is making keys in {}; wait for it", folder.display());
+                let message = format!("another process is {what} in {}; wait for it", folder.display());
                 Err(Failure::new(Exit::Usage, message))
             }
             Err(TryLockError::Error(error)) => Err(error).in_file(&path),
@@ -201,12 +202,13 @@ impl Drop for Claim {
     }
 }
 
-/// Removes what processes that were killed left of new files called `name`.
+/// Removes what processes that were killed left of new files whose names begin like that.
 pub(crate) fn sweep(folder: &Path, name: &str) -> Result<(), Failure> {
     for entry in fs::read_dir(folder).in_file(folder)? {
         let entry = entry.in_file(folder)?;
         let left = entry.file_name();
-        if left.to_string_lossy().starts_with(&format!(".{name}.")) {
+        let left = left.to_string_lossy();
+        if left.starts_with(&format!(".{name}")) && left.ends_with(".part") {
             fs::remove_file(entry.path()).in_file(&entry.path())?;
         }
     }

@@ -24,6 +24,13 @@ pub(crate) const WEIGHTS: u64 = u64::from_be_bytes(*b"weights ");
 /// Encrypted weights: the ciphertexts of [`veilformer_engine::Engine::trained_places`].
 pub(crate) type Encrypted<A> = Vec<Halves<Ciphertext<A>>>;
 
+/// Limbs that the weights of a work take.
+pub(crate) fn limbs(work: &Work, rings: &Rings) -> Result<usize, Failure> {
+    let places = *work.trained_places(rings.degrees())?.places();
+    let halves = places.ciphertexts() * if places.has_upper_half() { 2 } else { 1 };
+    Ok(2 * halves * (rings.slot_level() + 1))
+}
+
 /// Writes weights after what is in the sink already.
 pub(crate) fn write<A: Accelerator<Word = u64>>(
     sink: &mut impl Sink,

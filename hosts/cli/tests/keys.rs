@@ -1,30 +1,44 @@
-//! Key generation that is interrupted in every way, and keys that stay on disk.
+//! Key generation that is interrupted in every way.
 
 mod common;
 
+use common::model::{TOY, write_encoder};
 use common::{expect, json_lines, program, str_of, text};
-use std::fs::{self, File, OpenOptions};
-use std::path::{Path, PathBuf};
+use std::fs::{self, OpenOptions};
+use std::path::Path;
 use std::process::Stdio;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use veilformer::ckks::ParametersLiteral;
-use veilformer::wire::{BUNDLE_LEN, Bundle, Fault, PARAMETERS_LEN, Reader, Sink, write_bundle};
+use veilformer::wire::{
+    BUNDLE_LEN, Bundle, Expected, Fault, PARAMETERS_LEN, Reader, Sink, read_bundle, write_bundle,
+};
 
-const SET: [&str; 4] = ["keygen", "--parameters", "insecure-toy-boot", "--bootstrap"];
-const FILES: [&str; 3] = ["secret.key", "public.key", "evaluation.keys"];
-const UNFINISHED: &str = "evaluation.keys.unfinished";
+const SET: [&str; 4] = ["keygen", "--parameters", "insecure-toy-matrix", "--inference"];
+const FILES: [&str; 4] = ["secret.key", "public.key", "evaluation.keys", "evaluation-small.keys"];
+const UNFINISHED: [&str; 2] = ["evaluation.keys.unfinished", "evaluation-small.keys.unfinished"];
+
+/// The folder of a model.
+fn model() -> &'static Path {
+    static MODEL: OnceLock<TempDir> = OnceLock::new();
+    let folder = MODEL.get_or_init(|| {
+        let folder = tempfile::tempdir().unwrap();
+        write_encoder(folder.path(), TOY);
+        folder
+    });
+    folder.path()
+}
 
 /// Arguments of a key generation into `folder`.
 fn keygen<'a>(folder: &'a Path, more: &[&'a str]) -> Vec<&'a str> {
-    [&SET[..], &["--out", str_of(folder)], more].concat()
+    [&SET[..], &["--model", str_of(model()), "--out", str_of(folder)], more].concat()
 }
 
 /// One generation that nothing interrupted.
 struct Whole {
     folder: TempDir,
-    files: [Vec<u8>; 3],
+    files: [Vec<u8>; 4],
     time: Duration,
 }
 
@@ -40,12 +54,15 @@ fn whole() -> &'static Whole {
 }
 
 impl Whole {
-    /// A folder with the secret key alone, and what is given of the evaluation keys.
+    /// A folder with the secret key alone, and what is given of the evaluation keys of the big ring; of those of the
+    /// small one there is a part.
     fn cut(&self, unfinished: Option<&[u8]>) -> TempDir {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join(FILES[0]), &self.files[0]).unwrap();
         if let Some(bytes) = unfinished {
-            fs::write(folder.path().join(UNFINISHED), bytes).unwrap();
+            fs::write(folder.path().join(UNFINISHED[0]), bytes).unwrap();
+            let part = &self.files[3][..self.files[3].len() / 5];
+            fs::write(folder.path().join(UNFINISHED[1]), part).unwrap();
         }
         folder
     }
@@ -59,7 +76,7 @@ impl Whole {
         let mut names: Vec<_> =
             fs::read_dir(folder).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
         names.sort();
-        assert_eq!(names, [".lock", FILES[2], FILES[1], FILES[0]]);
+        assert_eq!(names, [".lock", FILES[3], FILES[2], FILES[1], FILES[0]]);
         json_lines(&out)[0]["kept"].as_u64().unwrap()
     }
 }
@@ -93,7 +110,8 @@ fn killed_at_any_moment_and_resumed_the_files_are_the_same() {
             child.kill().unwrap();
             child.wait().unwrap();
             kills += 1;
-            later += u32::from(folder.path().join(UNFINISHED).metadata().is_ok_and(|m| m.len() > 0));
+            let begun = |name: &&str| folder.path().join(name).metadata().is_ok_and(|m| m.len() > 0);
+            later += u32::from(UNFINISHED.iter().any(begun));
         }
         // The same from the secret key alone, in one go.
         let again = tempfile::tempdir().unwrap();
@@ -111,27 +129,36 @@ fn killed_at_any_moment_and_resumed_the_files_are_the_same() {
 fn whatever_is_missing_or_damaged_is_made_again() {
     let whole = whole();
     let keys = &whole.files[2];
-    let total = json_lines(&expect(0, &["inspect", "--json", str_of(&whole.folder.path().join(FILES[2]))]))
-        .len() as u64
-        - 2;
+    let count = |name: &str| {
+        let path = whole.folder.path().join(name);
+        json_lines(&expect(0, &["inspect", "--json", str_of(&path)])).len() as u64 - 2
+    };
+    let (of_big, of_small) = (count(FILES[2]), count(FILES[3]));
     assert_eq!(whole.completes(whole.cut(None).path()), 0);
-    for len in [0, 1, 100, keys.len() / 3, keys.len() - 1] {
-        let kept = whole.completes(whole.cut(Some(&keys[..len])).path());
-        assert!(kept < total && (kept > 0) == (len > keys.len() / 4), "{kept} of {total} from {len} bytes");
+    let none = whole.completes(whole.cut(Some(&[])).path());
+    assert!(0 < none && none < of_small, "{none} of {of_small} from a fifth");
+    for len in [1, 100, keys.len() / 3, keys.len() - 1] {
+        let kept = whole.completes(whole.cut(Some(&keys[..len])).path()) - none;
+        assert!(kept < of_big && (kept > 0) == (len > keys.len() / 4), "{kept} of {of_big} from {len} bytes");
     }
-    assert_eq!(whole.completes(whole.cut(Some(keys)).path()), total);
-    assert_eq!(whole.completes(whole.cut(Some(&[&keys[..], b"more"].concat())).path()), total);
+    assert_eq!(whole.completes(whole.cut(Some(keys)).path()), of_big + none);
+    assert_eq!(whole.completes(whole.cut(Some(&[&keys[..], b"more"].concat())).path()), of_big + none);
     let mut holes = keys.clone();
     holes[keys.len() / 2..keys.len() / 2 + 5000].fill(0);
     holes[keys.len() / 4] ^= 1;
-    let kept = whole.completes(whole.cut(Some(&holes)).path());
-    assert!(kept < total && kept > total / 2, "{kept} of {total}");
+    let kept = whole.completes(whole.cut(Some(&holes)).path()) - none;
+    assert!(kept < of_big && kept > of_big / 2, "{kept} of {of_big}");
     // Zeros at the front are what a power failure leaves.
     let mut front = keys.clone();
     front[..300].fill(0);
     whole.completes(whole.cut(Some(&front)).path());
+    // One ring is done, the other not.
+    let half = whole.cut(Some(&[]));
+    fs::remove_file(half.path().join(UNFINISHED[0])).unwrap();
+    fs::write(half.path().join(FILES[2]), keys).unwrap();
+    assert_eq!(whole.completes(half.path()), of_big + none);
     // Nothing to do: nothing is touched.
-    assert_eq!(whole.completes(whole.folder.path()), total);
+    assert_eq!(whole.completes(whole.folder.path()), of_big + of_small);
 }
 
 #[test]
@@ -147,7 +174,8 @@ fn an_unfinished_folder_is_refused_by_name() {
     // On the server: no secret key.
     fs::remove_file(folder.path().join(FILES[0])).unwrap();
     let y = out.path().join("y");
-    for keys in [folder.path().to_owned(), folder.path().join(UNFINISHED), folder.path().join(FILES[2])] {
+    let own = |name: &str| folder.path().join(name);
+    for keys in [folder.path().to_owned(), own(UNFINISHED[0]), own(FILES[2])] {
         let args = ["infer", "--keys", str_of(&keys), "--in", "nowhere", "--out", str_of(&y)];
         let message = expect(4, &args);
         assert!(message.contains("did not finish") && message.contains("--resume"), "{message}");
@@ -167,15 +195,18 @@ fn an_unfinished_folder_is_refused_by_name() {
 fn resuming_with_other_choices_is_refused() {
     let (whole, folder) = (whole(), tempfile::tempdir().unwrap());
     let cut = whole.cut(Some(&whole.files[2][..1000]));
-    let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/veil-leveled");
-    let deep = ["keygen", "--parameters", "insecure-toy-deep", "--model", str_of(&model)];
-    let other = [&deep[..], &["--resume", "--out", str_of(cut.path())]].concat();
-    assert!(expect(2, &other).contains("insecure-toy-boot"));
+    let other = keygen(cut.path(), &["--resume"]);
+    let other: Vec<&str> =
+        other.into_iter().map(|arg| if arg == SET[2] { "n16/matrix" } else { arg }).collect();
+    assert!(expect(2, &other).contains("insecure-toy-matrix"));
+    let training: Vec<&str> =
+        keygen(cut.path(), &["--resume"]).into_iter().filter(|arg| *arg != SET[3]).collect();
+    assert!(expect(3, &training).contains("another model"));
     // Keys of another secret.
     expect(0, &keygen(folder.path(), &[]));
-    fs::copy(folder.path().join(FILES[2]), cut.path().join(UNFINISHED)).unwrap();
+    fs::copy(folder.path().join(FILES[2]), cut.path().join(UNFINISHED[0])).unwrap();
     assert!(expect(3, &keygen(cut.path(), &["--resume"])).contains("another secret key"));
-    fs::remove_file(cut.path().join(UNFINISHED)).unwrap();
+    fs::remove_file(cut.path().join(UNFINISHED[0])).unwrap();
     fs::copy(folder.path().join(FILES[2]), cut.path().join(FILES[2])).unwrap();
     assert!(expect(2, &keygen(cut.path(), &["--resume"])).contains("another model or secret key"));
 }
@@ -215,10 +246,10 @@ fn a_full_disk_loses_nothing() {
     assert!(whole.completes(folder.path()) > 0);
     // No room at all.
     let folder = whole.cut(None);
-    std::os::unix::fs::symlink("/dev/full", folder.path().join(UNFINISHED)).unwrap();
+    std::os::unix::fs::symlink("/dev/full", folder.path().join(UNFINISHED[0])).unwrap();
     let message = expect(6, &keygen(folder.path(), &["--resume"]));
     assert!(message.contains("No space left"), "{message}");
-    fs::remove_file(folder.path().join(UNFINISHED)).unwrap();
+    fs::remove_file(folder.path().join(UNFINISHED[0])).unwrap();
     whole.completes(folder.path());
 }
 
@@ -232,72 +263,26 @@ impl Sink for Bytes {
     }
 }
 
-/// Keys of the model, a question and its answer, at toy size.
-fn question() -> &'static TempDir {
-    static FOLDER: OnceLock<TempDir> = OnceLock::new();
-    FOLDER.get_or_init(|| {
-        let folder = tempfile::tempdir().unwrap();
-        let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
-        expect(0, &["keygen", "--parameters", "insecure-toy-boot", "--out", &path("keys")]);
-        expect(0, &["encrypt", "--keys", &path("keys"), "--text", "a fine film", "--out", &path("x")]);
-        let keys = path("keys/evaluation.keys");
-        expect(0, &["infer", "--keys", &keys, "--in", &path("x"), "--out", &path("y")]);
-        folder
-    })
-}
-
-/// Arguments of an inference on the question.
-fn infer(keys: &Path, out: &Path) -> Vec<String> {
-    let question = question().path().join("x");
-    ["infer", "--json", "--keys", str_of(keys), "--in", str_of(&question), "--out", str_of(out)]
-        .map(str::to_owned)
-        .to_vec()
-}
-
-#[test]
-fn keys_on_disk_give_the_same_answer() {
-    let (folder, out) = (question().path(), tempfile::tempdir().unwrap());
-    let keys = folder.join("keys/evaluation.keys");
-    let with = |memory: &str, name: &str, code: i32| {
-        let mut args = infer(&keys, &out.path().join(name));
-        args.extend(["--key-memory", memory].map(str::to_owned));
-        expect(code, &args.iter().map(String::as_str).collect::<Vec<_>>())
-    };
-    let report = |memory: &str, name: &str| json_lines(&with(memory, name, 0)).remove(0);
-    let all = report("1GiB", "all");
-    let keys = all["keys"].as_u64().unwrap();
-    assert_eq!(all["key_loads"], keys);
-    let least = with("1KiB", "no", 6);
-    assert!(least.contains("--key-memory"), "{least}");
-    let few = report("40MiB", "few");
-    assert!(few["key_loads"].as_u64().unwrap() > keys, "{few}");
-    assert!(few["peak_limbs"].as_u64().unwrap() < all["peak_limbs"].as_u64().unwrap(), "{few}");
-    let answer = fs::read(folder.join("y")).unwrap();
-    for name in ["all", "few"] {
-        assert!(fs::read(out.path().join(name)).unwrap() == answer, "{name}");
-    }
-}
-
 #[test]
 fn a_missing_key_is_named_before_any_work() {
-    let (folder, out) = (question().path(), tempfile::tempdir().unwrap());
-    let bytes = fs::read(folder.join("keys/evaluation.keys")).unwrap();
+    let (whole, out) = (whole(), tempfile::tempdir().unwrap());
+    let bytes = &whole.files[2];
     let (front, keys) = bytes.split_at((PARAMETERS_LEN + BUNDLE_LEN) as usize);
+    let mut announced = Reader::new(&bytes[PARAMETERS_LEN as usize..]);
+    let parameters = ParametersLiteral::INSECURE_TOY_MATRIX.check().unwrap();
+    let expected = Expected { parameters: &parameters, key: None };
+    let (owner, bundle) = read_bundle(&mut announced, &expected).unwrap();
     let first = Reader::new(keys).header().unwrap();
     let rest = &keys[first.object_len() as usize..];
-    let mut bundle = Bytes::default();
-    let tag = u64::from_be_bytes(*b"evalkeys");
-    let count = json_lines(&expect(0, &["inspect", "--json", str_of(&folder.join("keys/evaluation.keys"))]))
-        .len() as u64
-        - 3;
-    let parameters = ParametersLiteral::INSECURE_TOY_BOOT.check().unwrap();
-    write_bundle(&mut bundle, &parameters, first.key, &Bundle { tag, count, bytes: rest.len() as u64 })
+    let mut fewer = Bytes::default();
+    let bundle = Bundle { count: bundle.count - 1, bytes: rest.len() as u64, ..bundle };
+    write_bundle(&mut fewer, &parameters, owner.key, &bundle).unwrap();
+    fs::write(out.path().join(FILES[2]), [&front[..PARAMETERS_LEN as usize], &fewer.0, rest].concat())
         .unwrap();
-    let path: PathBuf = out.path().join("few.keys");
-    fs::write(&path, [&front[..PARAMETERS_LEN as usize], &bundle.0, rest].concat()).unwrap();
+    fs::write(out.path().join(FILES[3]), &whole.files[3]).unwrap();
     let y = out.path().join("y");
-    let args = infer(&path, &y);
-    let message = expect(4, &args.iter().map(String::as_str).collect::<Vec<_>>());
+    let keys = ["infer", "--model", str_of(model()), "--keys", str_of(out.path())];
+    let message = expect(4, &[&keys[..], &["--in", "nowhere", "--out", str_of(&y)]].concat());
     assert!(message.contains(&format!("missing evaluation key {:?}", first.key_id().unwrap())), "{message}");
-    assert!(File::open(&y).is_err());
+    assert!(!y.exists());
 }

@@ -105,12 +105,11 @@ pub(crate) fn check_escapes(parts: &[Part]) -> Result<(), Failure> {
 
 /// What opens answers: both secrets and the memory for it.
 pub(crate) struct Opener<'a> {
-    pub(crate) rings: &'a Rings,
-    pub(crate) secret: SecretKey<'a, Multicore>,
+    rings: &'a Rings,
+    secret: SecretKey<'a, Multicore>,
     small: SecretKey<'a, Multicore>,
     small_accelerator: &'a Multicore,
     budget: ReleaseBudget,
-    client: Client<'a>,
 }
 
 /// Values for others: where the secret key and its budget are, whether noise may drown them, and what became of both.
@@ -136,37 +135,37 @@ impl Release<'_> {
     }
 }
 
-/// Reads the secret key and hands over what opens answers.
+/// Reads the secret key, and hands over what opens answers and the work they are of, with the weights that the server
+/// was given, where it was given any.
 pub(crate) fn with_opener<R: Send>(
     input: &Input,
-    work: impl FnOnce(Opener<'_>) -> Result<R, Failure> + Send,
+    open_and: impl FnOnce(Opener<'_>, Work) -> Result<R, Failure> + Send,
 ) -> Result<R, Failure> {
-    let path = &input.secret;
+    let (path, mut work) = (&input.secret, Work::load(&input.model)?);
     let (mut file, parameters) = open(path)?;
     let rings = Rings::new(parameters)?;
     let threads = input.threads.count();
-    let accelerator =
-        |i: usize| Multicore::new(rings.both()[i].chain(), threads, Client::limbs(rings.both()[i]));
-    let accelerators = [accelerator(0)?, accelerator(1)?];
+    let held = input.weights.as_ref().map_or(Ok(0), |_| weights::limbs(&work, &rings))?;
+    let accelerators = [
+        Multicore::new(rings.big.chain(), threads, Client::limbs(&rings.big) + held)?,
+        Multicore::new(rings.small.chain(), threads, Client::limbs(&rings.small))?,
+    ];
     accelerators[0].run(|| {
         let mut client = Client::new(&accelerators[0], &rings.big)?;
         let (secret, budget) = client.read_secret(&mut file).in_file(path)?;
         file.finish().in_file(path)?;
         let small = secret.small_ring(&accelerators[1], &rings.small, &mut vec![0; rings.small.degree()])?;
-        work(Opener { rings: &rings, secret, small, small_accelerator: &accelerators[1], budget, client })
+        if let Some(path) = &input.weights {
+            let mut carrier = Carrier::new(&accelerators[0], &rings.big, secret.tag());
+            let weights = weights::load(path, &work, &rings, &mut carrier)?;
+            work = weights::decrypt(&mut client, &secret, work, &rings, &weights)?;
+        }
+        let small_accelerator = &accelerators[1];
+        open_and(Opener { rings: &rings, secret, small, small_accelerator, budget }, work)
     })
 }
 
 impl Opener<'_> {
-    /// The work with the weights that the server was given, where it was given any.
-    pub(crate) fn work(&mut self, input: &Input) -> Result<Work, Failure> {
-        let work = Work::load(&input.model)?;
-        let Some(path) = &input.weights else { return Ok(work) };
-        let mut carrier = Carrier::new(self.client.accelerator, &self.rings.big, self.secret.tag());
-        let weights = weights::load(path, &work, self.rings, &mut carrier)?;
-        weights::decrypt(&mut self.client, &self.secret, work, self.rings, &weights)
-    }
-
     /// Opens all answers.
     pub(crate) fn open(&mut self, input: &Path, work: &Work) -> Result<Vec<Part>, Failure> {
         self.open_for(input, work, None)
@@ -228,8 +227,7 @@ fn sentences_of<'s>(part: &Part, all: &'s [Sentence]) -> Result<&'s [Sentence], 
 
 pub(crate) fn run(args: &Args, output: Output) -> Result<(), Failure> {
     let input = &args.input;
-    with_opener(input, |mut opener| {
-        let work = opener.work(input)?;
+    with_opener(input, |mut opener, work| {
         let sentences = if args.sentences.is_given() { Some(args.sentences.read(&work)?) } else { None };
         let report = Released { releases_left: 0, logit_deviation: 0.0 };
         let mut release = Release { path: &input.secret, drowned: args.drowned, report };

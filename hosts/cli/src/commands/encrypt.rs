@@ -85,7 +85,9 @@ pub(crate) fn run(args: &Args, output: Output) -> Result<(), Failure> {
     if labelled {
         sealer.check_labels(&sentences)?;
     }
-    let accelerator = Multicore::new(rings.big.chain(), args.threads.count(), Client::limbs(&rings.big))?;
+    let held = sealer.limbs() + args.weights.as_ref().map_or(Ok(0), |_| weights::limbs(&work, &rings))?;
+    let limbs = Client::limbs(&rings.big) + held;
+    let accelerator = Multicore::new(rings.big.chain(), args.threads.count(), limbs)?;
     let mut client = Client::new(&accelerator, &rings.big)?;
     let key = client.read_public_key(&mut reader).in_file(&path)?;
     reader.finish().in_file(&path)?;

@@ -59,8 +59,7 @@ fn all_logits(parts: &[Part], sentences: &[Sentence]) -> Result<Vec<Vec<f64>>, F
 
 pub(crate) fn run(args: &Args, output: Output) -> Result<(), Failure> {
     let input = &args.input;
-    with_opener(input, |mut opener| {
-        let work = opener.work(input)?;
+    with_opener(input, |mut opener, work| {
         let sentences = args.sentences.read(&work)?;
         let labels = sentences.iter().map(|s| s.label.map(f64::from)).collect::<Option<Vec<f64>>>();
         let labels = labels.ok_or_else(|| {

@@ -1,6 +1,5 @@
 //! A tiny model with random weights, and sentences for it.
 
-use std::fs;
 use std::path::Path;
 use veilformer::transformer::{Config, Kernel, Loss, Parameter, Targets};
 use veilformer_plain::model::{Model, Reached, Training};
@@ -46,13 +45,6 @@ pub(crate) fn sentences(count: usize) -> Vec<String> {
             (0..length).map(|_| WORDS[below(WORDS.len())]).collect::<Vec<_>>().join(" ")
         })
         .collect()
-}
-
-/// Writes sentences with labels as SST-2 has them.
-pub(crate) fn write_sst2(path: &Path, count: usize) {
-    let rows = sentences(count);
-    let rows = rows.iter().enumerate().map(|(i, text)| format!("{text}\t{}\n", i % 3 % 2));
-    fs::write(path, "sentence\tlabel\n".to_owned() + &rows.collect::<String>()).unwrap();
 }
 
 /// Writes the folder of an encoder of these sizes, calibrated on its sentences.
