@@ -1,6 +1,6 @@
 //! The command line.
 
-use crate::commands::{decrypt, demo, encrypt, evaluate, infer, inspect, keygen, plan};
+use crate::commands::{decrypt, demo, encrypt, evaluate, finetune, infer, inspect, keygen, plan};
 use crate::exit::{EXIT_CODES, Exit, Failure};
 use std::str::FromStr;
 use veilformer::ckks::{Parameters, ParametersLiteral};
@@ -34,6 +34,8 @@ pub(crate) enum Command {
     Keygen(keygen::Args),
     /// Client: tokenise, embed and encrypt sentences
     Encrypt(encrypt::Args),
+    /// Server: train LoRA and the head on ciphertexts; goes on where it was stopped
+    Finetune(finetune::Args),
     /// Server: run the model on ciphertexts
     Infer(infer::Args),
     /// Client: decrypt and show logits

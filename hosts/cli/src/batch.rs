@@ -19,7 +19,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use veilformer::accel::Accelerator;
 use veilformer::ckks::Ciphertext;
-use veilformer::ckks::client::PublicKey;
+use veilformer::ckks::client::{KeyTag, PublicKey};
 use veilformer::transformer::Loss;
 use veilformer::wire::{write_parameters, write_record};
 use veilformer_engine::client;
@@ -81,6 +81,11 @@ impl<A: Accelerator<Word = u64>> Batch<A> {
         Ok(Self { first, sentences, size, input, mask, target })
     }
 
+    /// What the executor takes.
+    pub(crate) fn into_sent(self) -> veilformer_engine::Batch<Ciphertext<A>> {
+        veilformer_engine::Batch { input: self.input, mask: self.mask, target: self.target }
+    }
+
     /// Writes a batch to a new file; returns its length.
     pub(crate) fn write(
         &self,
@@ -127,11 +132,32 @@ fn announced(described: &Described, work: &Work, rings: &Rings) -> Result<[usize
     }
 }
 
-/// The size of a batch, from its front alone.
-pub(crate) fn peek(path: &Path, work: &Work, rings: &Rings) -> Result<usize, Failure> {
-    let (_, described) = open_described(path, &rings.big, None)?;
-    let [_, _, size, ..] = announced(&described, work, rings).in_file(path)?;
-    Ok(size)
+/// The one size that all batches have, from their fronts alone: each is looked at before hours of work.
+///
+/// # Errors
+/// Batches of several sizes; without targets where `labelled` asks for them; as [`Batch::read`].
+pub(crate) fn common_size(
+    batches: &[PathBuf],
+    work: &Work,
+    rings: &Rings,
+    owner: KeyTag,
+    labelled: bool,
+) -> Result<usize, Failure> {
+    let mut common = None;
+    for path in batches {
+        let (_, described) = open_described(path, &rings.big, Some(owner))?;
+        let [_, _, size, _, _, targets] = announced(&described, work, rings).in_file(path)?;
+        let first = *common.get_or_insert(size);
+        let message = if size != first {
+            format!("a batch of {size} among batches of {first}; use them one size at a time")
+        } else if labelled && targets == 0 {
+            "was encrypted without labels; encrypt it again without --unlabelled".to_owned()
+        } else {
+            continue;
+        };
+        return Err(Failure::new(Exit::BadFile, message).during(path.display()));
+    }
+    common.ok_or_else(|| Failure::new(Exit::BadFile, "no batches"))
 }
 
 /// The file of batch number `index` in a folder.

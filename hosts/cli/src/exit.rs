@@ -31,6 +31,8 @@ pub(crate) enum Exit {
     Resources = 6,
     /// A value left its polynomial's interval: an answer means nothing.
     Escaped = 7,
+    /// Stopped as asked; what was done is kept.
+    Stopped = 8,
 }
 
 /// For `--help`.
@@ -43,7 +45,8 @@ Exit codes:
   4  a key is missing or belongs to another secret key
   5  refused for security: a secret key where none may be, parameters without security, no releases left
   6  out of memory or disk
-  7  a value left its polynomial's interval under encryption: an answer means nothing";
+  7  a value left its polynomial's interval under encryption: an answer means nothing
+  8  stopped by Ctrl-C or a signal; what was done is kept";
 
 /// Why the program stops: a code for scripts, a sentence for people. Never holds anything secret.
 #[derive(Debug)]
@@ -128,6 +131,7 @@ impl From<veilformer_engine::Error> for Failure {
     fn from(error: veilformer_engine::Error) -> Self {
         use veilformer_engine::Error as E;
         match error {
+            E::Stopped => Self::new(Exit::Stopped, error.to_string()),
             E::Matrix(error) => error.into(),
             E::Scheme(error) => error.into(),
             error => Self::new(Exit::Failure, error.to_string()),

@@ -18,9 +18,11 @@ mod model;
 mod output;
 mod product;
 mod rings;
+mod run;
 mod sentences;
 mod serve;
 mod server;
+mod stop;
 mod watch;
 mod weights;
 mod work;
@@ -43,6 +45,7 @@ fn main() -> ExitCode {
         Command::Demo(args) => commands::demo::run(&args, output),
         Command::Keygen(args) => commands::keygen::run(&args, output),
         Command::Encrypt(args) => commands::encrypt::run(&args, output),
+        Command::Finetune(args) => commands::finetune::run(&args, output),
         Command::Infer(args) => commands::infer::run(&args, output),
         Command::Decrypt(args) => commands::decrypt::run(&args, output),
         Command::Evaluate(args) => commands::evaluate::run(&args, output),

@@ -7,8 +7,8 @@ use crate::sentences::{Naming, Sentence};
 use std::path::PathBuf;
 use veilformer::approx::Approximation;
 use veilformer::transformer::slots;
-use veilformer::transformer::{Config, Kernel, Parameter, Projection, Site};
-use veilformer_engine::{Degrees, Places, TrainedPlaces, stream_bound, summed_places};
+use veilformer::transformer::{Config, Parameter, Projection, Site, Trainable};
+use veilformer_engine::{Degrees, Places, TrainedPlaces, stream_bound};
 use veilformer_plain::data::Task;
 use veilformer_plain::executor::Functions;
 use veilformer_plain::model::{FILES, Model, Reached};
@@ -122,9 +122,6 @@ impl Work {
 
     /// What the encrypted executor could not run is refused by everybody who touches the model.
     fn check(&self) -> Result<(), Failure> {
-        if self.config.kernel != Kernel::Gaussian {
-            return Err(Failure::new(Exit::BadFile, veilformer_engine::Error::Kernel.to_string()));
-        }
         stream_bound(self).map(drop).map_err(|error| Failure::new(Exit::BadFile, error.to_string()))
     }
 
@@ -184,15 +181,10 @@ impl Work {
         })
     }
 
-    /// The places that say which keys a server needs, for batches of any size.
-    pub(crate) fn summed_places(&self, degrees: Degrees) -> Result<[Places; 2], Failure> {
-        Ok(summed_places(&self.config, degrees, 1)?)
-    }
-
     /// Where encrypted weights lie.
     pub(crate) fn trained_places(&self, degrees: Degrees) -> Result<TrainedPlaces, Failure> {
         let tokens = Places::new(degrees, 1, self.config.width, self.config.length)?;
-        Ok(TrainedPlaces::new(&self.config, &tokens)?)
+        Ok(TrainedPlaces::new(&self.config, Trainable::Adapters, &tokens)?)
     }
 
     /// Logits in the clear, with the functions themselves and with their polynomials. Tells the client when a

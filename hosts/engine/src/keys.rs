@@ -41,6 +41,25 @@ pub fn softmax_keys(
     Ok(())
 }
 
+/// The keys of both rings that a model needs for batches of so many sentences.
+///
+/// `trained` adds those of encrypted weights.
+///
+/// # Errors
+/// As [`required_keys`]; those of [`Places::new`].
+pub fn model_keys<A: Accelerator, K: KeySource<A> + ?Sized>(
+    parameters: &Parameters,
+    config: &Config,
+    sentences: usize,
+    trained: bool,
+) -> Result<[KeyRequests; 2], Error> {
+    let degrees = Degrees { big: parameters.degree(), small: parameters.small_ring()?.degree() };
+    let places = summed_places(config, degrees, sentences)?;
+    let [mut big, small] = required_keys::<A, K>(parameters, &places, trained)?;
+    softmax_keys(parameters, config, sentences, &mut big)?;
+    Ok([big, small])
+}
+
 /// The keys of both rings for every operation on tensors of such places.
 ///
 /// `trained` adds those of encrypted weights.

@@ -119,6 +119,18 @@ impl<G: Algebra, M: Model> Engine<'_, G, M> {
     }
 }
 
+/// The least ε for which every mean gradient within the model's bound keeps 1 + v̂/ε in its polynomial's interval.
+///
+/// # Errors
+/// [`Error::NoApproximation`], [`Error::NoGradientBound`] of a model that is not calibrated for training.
+pub fn least_epsilon<M: Model>(model: &M) -> Result<f64, Error> {
+    let site = Site::Optimizer;
+    let interval = model.approximation(site).ok_or(Error::NoApproximation(site))?.interval();
+    let unit = model.gradient_bound(site).ok_or(Error::NoGradientBound(site))?;
+    // A hair less: the interval's ends were rounded.
+    Ok(unit * unit / (interval.high() - 1.0) * (1.0 - 1e-9))
+}
+
 impl<G: Algebra, M: Model> OptimizerExecutor for Engine<'_, G, M> {
     type Vector = Rc<Slots<G::Vector>>;
     type Error = Error;

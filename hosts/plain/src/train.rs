@@ -224,7 +224,7 @@ pub fn gradient<F: Scalar>(
         let d_raw = trainer.layer_norm_backward(&raw, &d_input, Norm::Embedding)?;
         scatter(config, trainer.gradients_mut(), &example.sequence.tokens, &d_raw);
     }
-    Ok(loss(config, &logits, example.label))
+    Ok(loss(config, logits.data(), example.label))
 }
 
 /// Gradients of token embeddings and of the position's factor.
@@ -259,8 +259,8 @@ pub fn target<F: Scalar>(config: &Config, label: f32) -> Tensor<F> {
 }
 
 /// The loss of one row of logits.
-pub fn loss<F: Scalar>(config: &Config, logits: &Tensor<F>, label: f32) -> f64 {
-    let y: Vec<f64> = logits.data().iter().map(|v| v.to_f64()).collect();
+pub fn loss<F: Scalar>(config: &Config, logits: &[F], label: f32) -> f64 {
+    let y: Vec<f64> = logits.iter().map(|v| v.to_f64()).collect();
     match config.loss {
         Loss::CrossEntropy => {
             let largest = y.iter().copied().fold(f64::NEG_INFINITY, f64::max);

@@ -7,7 +7,9 @@ use crate::model::best;
 use crate::output::{Output, Table};
 use crate::sentences::{Naming, Sentence, TextArgs};
 use serde::Serialize;
+use veilformer::transformer::Config;
 use veilformer_plain::metrics::Metric;
+use veilformer_plain::train::loss;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -16,6 +18,56 @@ pub(crate) struct Args {
     /// The sentences that were encrypted, with their labels
     #[command(flatten)]
     sentences: TextArgs,
+    /// The mean loss and the score of every answer by itself. Sentences may come again, as in a run of fine-tuning
+    #[arg(long)]
+    by_step: bool,
+}
+
+/// One answer by itself.
+#[derive(Serialize)]
+struct StepReport {
+    step: usize,
+    /// The number of its first sentence.
+    first: usize,
+    sentences: usize,
+    loss: f64,
+    score: f64,
+    escaped: bool,
+}
+
+/// Loss and score of every answer.
+fn by_step(
+    parts: &[Part],
+    config: &Config,
+    metric: Metric,
+    labels: &[f64],
+    output: Output,
+) -> Result<(), Failure> {
+    let mut table =
+        Table::new(&[">step", ">from", ">sentences", ">loss", &format!(">{metric:?}").to_lowercase()]);
+    for (i, part) in parts.iter().enumerate() {
+        let (logits, count) = (&part.opened.logits, part.opened.logits.len());
+        let labels = labels.get(part.first..part.first + count).ok_or_else(|| {
+            let message = format!("answers sentences that are not given: {} are", labels.len());
+            Failure::new(Exit::BadFile, message).during(part.path.display())
+        })?;
+        let losses = logits.iter().zip(labels).map(|(y, &label)| loss(config, y, label as f32));
+        let report = StepReport {
+            step: i + 1,
+            first: part.first,
+            sentences: count,
+            loss: losses.sum::<f64>() / count as f64,
+            score: metric.of_logits(logits, labels),
+            escaped: part.opened.is_escaped(),
+        };
+        output.json(&report)?;
+        let mut cells: Vec<String> =
+            [report.step, report.first + 1, count].iter().map(ToString::to_string).collect();
+        cells.extend([report.loss, report.score].map(|x| format!("{x:.4}")));
+        table.row(cells);
+    }
+    output.say(table.render());
+    check_escapes(parts)
 }
 
 #[derive(Serialize)]
@@ -69,6 +121,9 @@ pub(crate) fn run(args: &Args, output: Output) -> Result<(), Failure> {
             )
         })?;
         let parts = opener.open(&input.input, &work)?;
+        if args.by_step {
+            return by_step(&parts, &work.config, Metric::of(work.task), &labels, output);
+        }
         let encrypted = all_logits(&parts, &sentences)?;
         let plain = work.plain_logits(&sentences)?;
         if let Some(site) = plain.escaped {

@@ -15,7 +15,6 @@ use serde::Serialize;
 use std::cell::Cell;
 use std::fs;
 use std::path::PathBuf;
-use veilformer::transformer::forward;
 use veilformer_engine::{Engine, Moment, Watched};
 
 #[derive(Debug, clap::Args)]
@@ -76,7 +75,7 @@ pub(crate) fn run(args: &Args, output: Output) -> Result<(), Failure> {
     // Without encrypted weights those in the clear are folded into the matrices they adapt.
     let work = if args.weights.is_some() { work } else { work.merged() };
     let batches = batch::files_in(&args.input)?;
-    let size = common_size(&batches, &work, &keys)?;
+    let size = batch::common_size(&batches, &work, &keys.rings, keys.owner, false)?;
     let answers = files(args, batches.len())?;
     let threads = args.threads.count();
     let room = keys.room(args.key_memory)?;
@@ -98,20 +97,6 @@ pub(crate) fn run(args: &Args, output: Output) -> Result<(), Failure> {
     ));
     report.offload.iter().flatten().for_each(|offload| output.say(offload.describe()));
     Ok(())
-}
-
-/// The one size that all batches have, each of which is looked at before hours of work.
-fn common_size(batches: &[PathBuf], work: &Work, keys: &ServerKeys) -> Result<usize, Failure> {
-    let mut common = None;
-    for path in batches {
-        let size = batch::peek(path, work, &keys.rings)?;
-        let first = *common.get_or_insert(size);
-        if size != first {
-            let message = format!("a batch of {size} among batches of {first}; run them one size at a time");
-            return Err(Failure::new(Exit::BadFile, message).during(path.display()));
-        }
-    }
-    common.ok_or_else(|| Failure::new(Exit::BadFile, "no batches"))
 }
 
 /// The files of so many answers.
@@ -171,12 +156,11 @@ impl RingsWork for Inference<'_> {
             for (index, (from, to)) in self.batches.iter().zip(&self.answers).enumerate() {
                 operations.set(0);
                 let batch = Batch::read(from, work, rings, &mut big)?;
-                let (input, mask) = (engine.input(&batch.input)?, engine.mask(batch.mask)?);
-                let logits = forward(&work.config, &mut engine, input, &mask)?;
                 let places = [batch.first, batch.sentences, batch.size];
+                let logits = engine.infer(batch.into_sent())?;
                 let answer = Answer::of(&logits, places, accelerators[1])?;
                 written += answer.write(to, work, rings, self.keys.owner, &mut small, args.force)?;
-                sentences += batch.sentences;
+                sentences += places[1];
                 // All batches are alike, so the first tells how long the others will take.
                 bar.set_length(operations.get() * self.batches.len() as u64);
                 bar.set_position(operations.get() * (index as u64 + 1));
@@ -198,10 +182,7 @@ impl RingsWork for Inference<'_> {
             infer_s: phases.get("infer").unwrap_or(0.0),
             peak_limbs: accelerators.map(|accelerator| accelerator.host().peak_limbs()),
             peak_bytes: peak_memory(),
-            offload: match accelerators.map(|accelerator| accelerator.offloaded()) {
-                [Some(big), Some(small)] => Some([big.into(), small.into()]),
-                _ => None,
-            },
+            offload: super::report::offloads(accelerators),
         })
     }
 }

@@ -224,7 +224,7 @@ pub(crate) fn run(args: &Args, output: Output) -> Result<(), Failure> {
     let folder = Folder::new(&args.out);
     folder.check(args)?;
     fs::create_dir_all(&args.out).in_file(&args.out)?;
-    let _claim = Claim::take(&args.out)?;
+    let _claim = Claim::take(&args.out, "making keys")?;
     // Again: another process may have been at it until now.
     folder.check(args)?;
 

@@ -4,6 +4,7 @@ pub(crate) mod decrypt;
 pub(crate) mod demo;
 pub(crate) mod encrypt;
 pub(crate) mod evaluate;
+pub(crate) mod finetune;
 pub(crate) mod infer;
 pub(crate) mod inspect;
 pub(crate) mod keygen;

@@ -1,5 +1,6 @@
 //! What `demo` and `decrypt` tell about a batch.
 
+use crate::backend::ServerAccelerator;
 use crate::model::{PlainLogits, best};
 use crate::output::{Table, shorten};
 use crate::sentences::{Naming, Sentence};
@@ -183,6 +184,14 @@ pub(crate) struct Offloaded {
     bytes_sent: u64,
     bytes_received: u64,
     suspended: bool,
+}
+
+/// What went through the boards of both rings, where there are any.
+pub(crate) fn offloads<A: ServerAccelerator>(accelerators: [&A; 2]) -> Option<[Offloaded; 2]> {
+    match accelerators.map(ServerAccelerator::offloaded) {
+        [Some(big), Some(small)] => Some([big.into(), small.into()]),
+        _ => None,
+    }
 }
 
 impl From<OffloadCounters> for Offloaded {

@@ -2,9 +2,11 @@
 
 use std::path::Path;
 use veilformer::transformer::{Config, Kernel, Loss, Parameter, Targets};
+use veilformer_plain::data::Task;
 use veilformer_plain::model::{Model, Reached, Training};
 use veilformer_plain::parameters::Parameters;
 use veilformer_plain::random::Random;
+use veilformer_plain::run::Example;
 use veilformer_plain::sites::Approximations;
 use veilformer_plain::tiny;
 use veilformer_plain::tokenizer::{SPECIAL, Tokenizer};
@@ -73,5 +75,8 @@ pub(crate) fn write_encoder(folder: &Path, config: Config) {
         },
     };
     tiny::calibrate(&mut model, &sequences).unwrap();
+    let examples = sequences.into_iter().enumerate();
+    let examples = examples.map(|(i, sequence)| Example { sequence, label: (i % 3 % 2) as f32 }).collect();
+    tiny::rehearse(&mut model, &[(Task::Sst2, examples)], 40).unwrap();
     model.save(folder).unwrap();
 }

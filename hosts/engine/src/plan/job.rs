@@ -2,7 +2,7 @@
 
 use super::{Count, DryRun, Recorder, Subject, dry_run};
 use super::{CountedKeys, Counting};
-use crate::{Degrees, Engine, Error, TrainedPlaces, required_keys, summed_places};
+use crate::{Engine, Error, TrainedPlaces, model_keys};
 use veilformer::ckks::server::bootstrap::BootstrapPlan;
 use veilformer::ckks::{KeyRequests, Parameters};
 use veilformer::transformer::slots::Model;
@@ -20,17 +20,15 @@ pub enum Job {
 /// The keys of both rings for a job: with those of encrypted weights where the model has any.
 ///
 /// # Errors
-/// Those of [`required_keys`].
+/// Those of [`model_keys`].
 pub fn job_keys<M: Model>(
     parameters: &Parameters,
     model: &M,
     sentences: usize,
     job: &Job,
 ) -> Result<[KeyRequests; 2], Error> {
-    let degrees = Degrees { big: parameters.degree(), small: parameters.small_ring()?.degree() };
-    let places = summed_places(model.config(), degrees, sentences)?;
     let trained = model.config().lora_rank > 0 || *job != Job::Inference;
-    required_keys::<Counting, CountedKeys>(parameters, &places, trained)
+    model_keys::<Counting, CountedKeys>(parameters, model.config(), sentences, trained)
 }
 
 /// Runs a job dry: phases `weights` where the model has encrypted ones, `forward`, and of a step `backward` and

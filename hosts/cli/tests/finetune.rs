@@ -1,0 +1,205 @@
+//! Fine-tuning on both rings at toy size: that it learns what the model in the clear learns, and that nothing it can be
+//! interrupted by changes what comes out.
+
+mod common;
+#[path = "common/files.rs"]
+mod files;
+
+use common::{expect, json_lines, program};
+use files::{Files, write_sst2};
+use std::fs;
+use std::path::Path;
+use std::process::Stdio;
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+use veilformer::transformer::{AdamWHe, Trainable};
+use veilformer_plain::data::{Row, Task};
+use veilformer_plain::executor::Functions;
+use veilformer_plain::finetune::{FineTuner, Recipe, paper_constants};
+use veilformer_plain::model::Model;
+use veilformer_plain::run::Example;
+use veilformer_plain::tiny;
+
+/// Two batches of four.
+const SENTENCES: usize = 8;
+/// The second batch is learnt from twice.
+const STEPS: u32 = 3;
+const RUN: &str = "finetune --json --keys @/server --model @/model --in @/x --steps 3 --run";
+
+/// A run that nothing interrupted.
+struct Whole {
+    files: Files,
+    time: Duration,
+}
+
+fn whole() -> &'static Whole {
+    static WHOLE: OnceLock<Whole> = OnceLock::new();
+    WHOLE.get_or_init(|| {
+        let files = Files::new();
+        write_sst2(&files.path("train.tsv"), SENTENCES);
+        files.expect(0, "encrypt --keys @/keys --model @/model --file @/train.tsv --batch 4 --out @/x");
+        files.give_to_server();
+        let began = Instant::now();
+        let lines = json_lines(&files.expect(0, &format!("{RUN} @/whole")));
+        let time = began.elapsed();
+        let steps: Vec<u64> = lines.iter().filter_map(|line| line["step"].as_u64()).collect();
+        assert_eq!(steps, [1, 2, 3]);
+        assert_eq!((&lines[3]["kept"], &lines[3]["steps"]), (&0.into(), &STEPS.into()));
+        Whole { files, time }
+    })
+}
+
+/// What a finished run holds beside its lock.
+fn result(folder: &Path) -> Vec<(String, Vec<u8>)> {
+    let mut files = Vec::new();
+    for folder in [folder.to_owned(), folder.join("answers")] {
+        for entry in fs::read_dir(&folder).unwrap().map(Result::unwrap).filter(|e| e.path().is_file()) {
+            let name = entry.file_name().into_string().unwrap();
+            files.push((name, fs::read(entry.path()).unwrap()));
+        }
+    }
+    files.sort();
+    files
+}
+
+fn assert_same(folder: &Path, whole: &Whole) {
+    let (found, expected) = (result(folder), result(&whole.files.path("whole")));
+    let names = |files: &[(String, Vec<u8>)]| files.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>();
+    assert_eq!(names(&found), names(&expected));
+    assert_eq!(
+        names(&found),
+        [
+            ".lock",
+            "answer-00000.vfa",
+            "answer-00001.vfa",
+            "answer-00002.vfa",
+            "checkpoint-00003.vfw",
+            "run.json"
+        ]
+    );
+    for ((name, found), (_, expected)) in found.iter().zip(&expected) {
+        assert!(found == expected, "{name} differs");
+    }
+}
+
+#[test]
+fn killed_at_any_moment_and_resumed_the_ciphertexts_are_the_same() {
+    let whole = whole();
+    let mut state = 0x9e37_79b9_7f4a_7c15u64;
+    let mut below = |most: u64| {
+        state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        (state >> 33) % most
+    };
+    let (micros, mut kills, mut run) = (whole.time.as_micros() as u64, 0, 0);
+    while kills < 12 {
+        let name = format!("killed-{run}");
+        run += 1;
+        loop {
+            let line = whole.files.filled(&format!("{RUN} @/{name}"));
+            let mut child =
+                program().args(&line).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+            std::thread::sleep(Duration::from_micros(below(micros)));
+            if let Some(status) = child.try_wait().unwrap() {
+                assert!(status.success());
+                break;
+            }
+            child.kill().unwrap();
+            child.wait().unwrap();
+            kills += 1;
+        }
+        assert_same(&whole.files.path(&name), whole);
+    }
+    // A run that is done has nothing left to do.
+    let lines = json_lines(&whole.files.expect(0, &format!("{RUN} @/killed-0")));
+    assert_eq!((lines.len(), &lines[0]["kept"]), (1, &STEPS.into()));
+}
+
+#[cfg(unix)]
+#[test]
+fn interrupted_it_says_where_it_stands_and_goes_on() {
+    let whole = whole();
+    let line = whole.files.filled(&format!("{RUN} @/interrupted"));
+    let child = program().args(&line).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    std::thread::sleep(whole.time / 2);
+    let interrupt =
+        std::process::Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    assert!(interrupt.success());
+    let output = child.wait_with_output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(8), "{said}");
+    assert!(said.contains("is kept: repeat the command to go on"), "{said}");
+    whole.files.expect(0, &format!("{RUN} @/interrupted"));
+    assert_same(&whole.files.path("interrupted"), whole);
+}
+
+#[test]
+fn it_learns_what_the_model_in_the_clear_learns() {
+    let f = &whole().files;
+    let model = Model::load(&f.path("model")).unwrap();
+    let (config, start) = tiny::adapted(&model, Task::Sst2, 2, 1);
+    let (learning_rate, epsilon, _) = paper_constants(Task::Sst2);
+    let recipe = Recipe {
+        trained: Trainable::Adapters,
+        optimizer: AdamWHe::paper(learning_rate, epsilon),
+        steps: STEPS,
+        functions: Functions::Polynomial(&model.approximations),
+        noise: None,
+    };
+    let mut plain = FineTuner::new(&config, start.convert::<f64>(), recipe);
+    let example = |row: Row| {
+        let sequence = model.tokenizer.encode(&row.sentence, None, config.length).unwrap();
+        Example { sequence, label: row.label }
+    };
+    let rows = Task::Sst2.read(&f.path("train.tsv")).unwrap();
+    let examples: Vec<Example> = rows.into_iter().map(example).collect();
+    let line =
+        "evaluate --json --secret @/keys/secret.key --model @/model --in @/whole/answers --file @/train.tsv";
+    let steps = json_lines(&f.expect(0, &format!("{line} --by-step")));
+    assert_eq!(steps.len(), STEPS as usize);
+    for (step, batch) in steps.iter().zip(examples.chunks(4).cycle()) {
+        let (found, expected) = (step["loss"].as_f64().unwrap(), plain.step(batch).unwrap());
+        println!("{step}, {expected} in the clear");
+        assert!((found - expected).abs() < 1e-3 * expected, "{step}, {expected} in the clear");
+    }
+    // The first batch comes again after two steps.
+    assert_eq!(steps[0]["first"], steps[2]["first"]);
+    assert!(f.expect(3, line).contains("each once"));
+    // The weights that were learnt answer, and read like those in the clear.
+    let weights = "--weights @/whole/checkpoint-00003.vfw";
+    f.expect(0, &format!("infer --keys @/server --model @/model --in @/x --out @/after {weights}"));
+    let line = "evaluate --json --secret @/keys/secret.key --model @/model --in @/after --file @/train.tsv";
+    let report = json_lines(&f.expect(0, &format!("{line} {weights}"))).remove(0);
+    assert!(report["against_polynomial"]["bits_min"].as_f64().unwrap() > 6.0, "{report}");
+}
+
+#[test]
+fn what_cannot_be_trained_is_refused_before_any_work() {
+    let f = &whole().files;
+    f.expect(
+        0,
+        "encrypt --keys @/keys --model @/model --file @/train.tsv --batch 4 --out @/bare --unlabelled",
+    );
+    let refused = |code: i32, line: &str, says: &str| {
+        let message = f.expect(code, line);
+        assert!(message.contains(says), "{line}\n{message}");
+    };
+    refused(3, &RUN.replace("@/x", "@/bare").replace("--run", "--run @/no"), "without --unlabelled");
+    refused(2, &format!("{RUN} @/no --learning-rate nan"), "learning rate");
+    refused(2, &format!("{RUN} @/no --epsilon 0"), "ε");
+    refused(2, &format!("{RUN} @/whole --learning-rate 0.5"), "learning_rate");
+    refused(2, &format!("{} @/whole", RUN.replace("--steps 3", "--steps 4")), "steps 3, now it is 4");
+    refused(5, &format!("{} @/no", RUN.replace("@/server", "@/keys")), "secret key");
+    refused(3, &format!("{} @/no", RUN.replace("@/x", "@/model")), "no files called batch-");
+    assert!(!f.path("no").exists());
+    // A damaged checkpoint is no state to go on from.
+    f.expect(0, &format!("{RUN} @/damaged"));
+    let checkpoint = f.path("damaged/checkpoint-00003.vfw");
+    let mut bytes = fs::read(&checkpoint).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(f.path("damaged/checkpoint-00002.vfw"), &bytes).unwrap();
+    fs::remove_file(&checkpoint).unwrap();
+    let message =
+        expect(3, &f.filled(&format!("{RUN} @/damaged")).iter().map(String::as_str).collect::<Vec<_>>());
+    assert!(message.contains("checkpoint-00002"), "{message}");
+}
