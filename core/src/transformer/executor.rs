@@ -22,7 +22,7 @@ pub trait Executor {
     /// a ⊙ b.
     fn multiply(&mut self, a: &Self::Tensor, b: &Self::Tensor) -> Result<Self::Tensor, Self::Error>;
 
-    /// The function of a site, entry by entry: tanh, and what softmax needs.
+    /// The function of a site, entry by entry: tanh, and what the softmax of the loss needs.
     fn apply(&mut self, x: &Self::Tensor, site: Site) -> Result<Self::Tensor, Self::Error>;
 
     /// gain ⊙ (x − mean)/√(variance + ε) + bias, row by row. The argument of the site's 1/√ is variance + ε.
@@ -34,9 +34,6 @@ pub trait Executor {
     /// Every row times its token's entry of the mask (1 = a token, 0 = padding).
     fn mask_tokens(&mut self, x: &Self::Tensor, mask: &Self::Tensor) -> Result<Self::Tensor, Self::Error>;
 
-    /// The mask of the tokens (T×1), repeated for every feature: T×d.
-    fn spread_mask(&mut self, mask: &Self::Tensor) -> Result<Self::Tensor, Self::Error>;
-
     /// S_ij = exp(−‖q_i − k_j‖²/(2√n)) for every head. The argument of the site's exp is that exponent.
     fn gaussian_scores(
         &mut self,
@@ -45,12 +42,13 @@ pub trait Executor {
         layer: usize,
     ) -> Result<Self::Tensor, Self::Error>;
 
-    /// S_ij = exp(q_i·k_j/√n) for every head: softmax before it is normalised. The argument of the site's exp is that
-    /// exponent.
-    fn product_scores(
+    /// S_ij = m_j·exp(q_i·k_j/√n) / Σ_l m_l·exp(q_i·k_l/√n) for every head, m being the mask. The argument of the layer's
+    /// exp is that exponent, that of its normaliser's 1/x the sum.
+    fn softmax_scores(
         &mut self,
         query: &Self::Tensor,
         key: &Self::Tensor,
+        mask: &Self::Tensor,
         layer: usize,
     ) -> Result<Self::Tensor, Self::Error>;
 
@@ -112,7 +110,7 @@ pub trait TrainingExecutor: Executor {
         x: &Self::Tensor,
     ) -> Result<Self::Tensor, Self::Error>;
 
-    /// dS → the gradient of the scores' exponent, dS ⊙ S.
+    /// dS → the gradient by the scores' exponents: dS ⊙ S, or, of softmax, S ⊙ (dS − (sums of the rows of dS ⊙ S)).
     fn kernel_backward(
         &mut self,
         scores: &Self::Tensor,

@@ -154,20 +154,20 @@ pub struct Moments<V> {
     pub second: V,
 }
 
-/// One step of AdamW-HE. Gains and biases do not decay ([`super::Parameter::decays`]).
+/// The weights and moments after one step of AdamW-HE. Gains and biases do not decay ([`super::Parameter::decays`]).
 pub fn adamw_he<E: OptimizerExecutor>(
     ex: &mut E,
     step: &Step,
-    moments: &mut Moments<E::Vector>,
+    moments: &Moments<E::Vector>,
     gradient: &E::Vector,
     decays: bool,
-) -> Result<(), E::Error> {
+) -> Result<Moments<E::Vector>, E::Error> {
     let square = ex.product(gradient, gradient)?;
-    moments.first = ex.combine(step.first, &moments.first, 1.0 - step.first, gradient)?;
-    moments.second = ex.combine(step.second, &moments.second, 1.0 - step.second, &square)?;
-    let root = ex.inverse_sqrt(&moments.second, step.curvature)?;
-    let direction = ex.product(&moments.first, &root)?;
+    let first = ex.combine(step.first, &moments.first, 1.0 - step.first, gradient)?;
+    let second = ex.combine(step.second, &moments.second, 1.0 - step.second, &square)?;
+    let root = ex.inverse_sqrt(&second, step.curvature)?;
+    let direction = ex.product(&first, &root)?;
     let keep = if decays { step.keep } else { 1.0 };
-    moments.weights = ex.combine(keep, &moments.weights, -step.rate, &direction)?;
-    Ok(())
+    let weights = ex.combine(keep, &moments.weights, -step.rate, &direction)?;
+    Ok(Moments { weights, first, second })
 }

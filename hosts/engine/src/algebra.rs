@@ -67,6 +67,12 @@ pub trait Algebra {
     /// Arithmetic on slots.
     fn slots(&mut self) -> &mut Self::Slots;
 
+    /// Slots that hold nothing, at the level of a fresh bootstrap.
+    ///
+    /// # Errors
+    /// From the scheme.
+    fn zero(&mut self) -> Result<Self::Vector, Error>;
+
     /// Bootstraps up to f pieces, `None` being zero: slots hold scale/[`Rings::message_scale`] times the entries, at most 1.
     ///
     /// # Errors
@@ -76,6 +82,19 @@ pub trait Algebra {
         pieces: &[Option<Rc<Self::Piece>>],
         upper: bool,
     ) -> Result<Halves<Self::Vector>, Error>;
+
+    /// x + i·y at one level: two real vectors in one, for what does the same to both. [`Algebra::lower`] takes it for the
+    /// halves that it was made of.
+    ///
+    /// # Errors
+    /// From the scheme: other levels.
+    fn pair(&mut self, x: &Self::Vector, y: &Self::Vector) -> Result<Self::Vector, Error>;
+
+    /// Twice each of the real vectors that one was made of.
+    ///
+    /// # Errors
+    /// From the scheme.
+    fn apart(&mut self, z: &Self::Vector) -> Result<[Self::Vector; 2], Error>;
 
     /// Slots to f pieces at [`Rings::level`]: entries at [`Rings::message_scale`] times the slots.
     ///
@@ -99,6 +118,19 @@ pub trait Algebra {
         x: &Matrix<Self::Piece>,
         scale: f64,
     ) -> Result<Matrix<Self::Piece>, Error>;
+
+    /// w times each of several matrices of one layout.
+    ///
+    /// # Errors
+    /// From the algebra.
+    fn multiply_plain_each(
+        &mut self,
+        w: &PlainMatrix<'_>,
+        x: &[Matrix<Self::Piece>],
+        scale: f64,
+    ) -> Result<Vec<Matrix<Self::Piece>>, Error> {
+        x.iter().map(|x| self.multiply_plain(w, x, scale)).collect()
+    }
 
     /// x + y, at the lower level of the two.
     ///

@@ -30,12 +30,18 @@ impl<'t, G: Algebra> Terms<'t, G> {
     pub(crate) fn of(columns: &'t [Vec<G::Column>], rows: &'t [Vec<G::Row>]) -> Vec<Self> {
         columns.iter().zip(rows).map(|(columns, rows)| Self { columns, rows }).collect()
     }
+
+    /// Some of them.
+    pub(crate) fn only(self, terms: std::ops::Range<usize>) -> Self {
+        Self { columns: &self.columns[terms.clone()], rows: &self.rows[terms] }
+    }
 }
 
 impl<G: Algebra, M: Model> Engine<'_, G, M> {
-    /// How far below zero the kernel's exponents reach.
+    /// How far from zero the kernel's exponents reach.
     pub(crate) fn kernel_reach(&self, layer: usize) -> Result<f64, Error> {
-        Ok(-self.approximation(Site::Kernel(layer))?.interval().low())
+        let interval = self.approximation(Site::Kernel(layer))?.interval();
+        Ok(interval.low().abs().max(interval.high().abs()))
     }
 
     /// S_ij for every head: row h·T + j holds what all queries take from key j. The queries are all tokens of the keys'

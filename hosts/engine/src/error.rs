@@ -22,9 +22,16 @@ pub enum Error {
     /// The model has no bound for gradients by what a layer's LoRA matrices give.
     #[error("the model has no bound on the gradients of LoRA in layer {0}; calibrate it for training first")]
     NoAdapterBound(usize),
-    /// A kernel that this executor has no products for.
-    #[error("the encrypted executor computes Gaussian attention only; train the model with that kernel")]
-    Kernel,
+    /// Softmax adds keys up by rotations: a sequence must have a power of two of them, in one ciphertext.
+    #[error(
+        "softmax attention needs sequences of a power of two tokens, at most {max}; this model's have {length}"
+    )]
+    Keys {
+        /// Tokens of a sequence.
+        length: usize,
+        /// The most.
+        max: usize,
+    },
     /// Sizes that the packing cannot hold.
     #[error("{what} is {given}, at most {max} fits the small ring; use fewer, or a larger ring")]
     Size {
@@ -41,6 +48,9 @@ pub enum Error {
         /// The operation.
         operation: &'static str,
     },
+    /// Somebody asked to stop.
+    #[error("stopped as asked")]
+    Stopped,
     /// An encrypted weight is missing.
     #[error("no encrypted weights for {0:?}; expected the trained parameters of this model")]
     MissingWeights(Parameter),

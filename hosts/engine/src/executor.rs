@@ -26,7 +26,7 @@ pub struct Engine<'m, G: Algebra, M: Model> {
     /// Rows whose bootstrap nobody has needed yet.
     pub(crate) waiting: Vec<Rc<Waiting<G>>>,
     /// m̂ and v̂ of the optimizer.
-    pub(crate) moments: Option<[Slots<G::Vector>; 2]>,
+    pub(crate) moments: Option<[Rc<Slots<G::Vector>>; 2]>,
     /// What functions leave for the backward pass, while one is to follow.
     tape: Option<Tape<G::Vector>>,
 }
@@ -49,8 +49,9 @@ impl<'m, G: Algebra, M: Model> Engine<'m, G, M> {
                 return Err(Error::Size { what, given, max });
             }
         }
-        if config.kernel != Kernel::Gaussian {
-            return Err(Error::Kernel);
+        let (length, max) = (config.length, rank * algebra.rings().degrees.factor());
+        if config.kernel == Kernel::Softmax && !(length.is_power_of_two() && length <= max) {
+            return Err(Error::Keys { length, max });
         }
         for site in Site::all(config) {
             model.approximation(site).ok_or(Error::NoApproximation(site))?;
@@ -404,11 +405,13 @@ impl<G: Algebra, M: Model> Executor for Engine<'_, G, M> {
         self.function(x, site)
     }
 
-    fn spread_mask(&mut self, _: &Tensor<G>) -> Result<Tensor<G>, Error> {
-        Err(Error::Kernel)
-    }
-
-    fn product_scores(&mut self, _: &Tensor<G>, _: &Tensor<G>, _: usize) -> Result<Tensor<G>, Error> {
-        Err(Error::Kernel)
+    fn softmax_scores(
+        &mut self,
+        query: &Tensor<G>,
+        key: &Tensor<G>,
+        mask: &Tensor<G>,
+        layer: usize,
+    ) -> Result<Tensor<G>, Error> {
+        self.softmax(query, key, mask, layer)
     }
 }

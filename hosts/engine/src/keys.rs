@@ -6,7 +6,7 @@ use veilformer::accel::Accelerator;
 use veilformer::ckks::server::bootstrap::BootstrapPlan;
 use veilformer::ckks::{KeyId, KeyRequests, KeySource, Parameters};
 use veilformer::matrix::{PairEvaluator, RingSwitch, SmallRing};
-use veilformer::transformer::Config;
+use veilformer::transformer::{Config, Kernel};
 
 /// The places of tensors whose rows are added up: those of the stream, and of the outputs.
 ///
@@ -16,6 +16,29 @@ pub fn summed_places(config: &Config, degrees: Degrees, sentences: usize) -> Res
     let stream = Places::new(degrees, sentences, config.width, config.length)?;
     let outputs = stream.with_sentences(1).with_rows(config.classes)?;
     Ok([stream, outputs])
+}
+
+/// Adds the keys of softmax attention: those of sums over the keys of a sequence. The Gaussian kernel needs none.
+///
+/// # Errors
+/// More keys than a list holds; parameters without bootstrapping; those of [`Places::new`].
+pub fn softmax_keys(
+    parameters: &Parameters,
+    config: &Config,
+    sentences: usize,
+    big_keys: &mut KeyRequests,
+) -> Result<(), Error> {
+    if config.kernel == Kernel::Softmax {
+        let degrees = Degrees { big: parameters.degree(), small: parameters.small_ring()?.degree() };
+        let places = Places::new(degrees, sentences, config.heads * config.length, config.length)?;
+        // Behind a mask, a function, and another mask.
+        let level = BootstrapPlan::new(parameters)?.output().saturating_sub(3);
+        for turn in places.row_turns(config.length) {
+            big_keys.add(KeyId::rotation(parameters, turn as i64), level)?;
+            big_keys.add(KeyId::rotation(parameters, -(turn as i64)), level)?;
+        }
+    }
+    Ok(())
 }
 
 /// The keys of both rings for every operation on tensors of such places.

@@ -6,7 +6,7 @@ use crate::executor::Engine;
 use crate::{Error, Places, Tensor};
 use veilformer::matrix::PlainMatrix;
 use veilformer::transformer::slots::Model;
-use veilformer::transformer::{Parameter, Projection, Shape, Site};
+use veilformer::transformer::{Kernel, Parameter, Projection, Shape, Site};
 
 /// Scale of a matrix whose product with another is to be taken.
 pub(crate) const FACTOR_SCALE: f64 = (1u64 << 38) as f64;
@@ -104,10 +104,8 @@ impl<G: Algebra, M: Model> Engine<'_, G, M> {
             Parameter::Expand(_) | Parameter::Contract(_) | Parameter::Output(_) => 1,
             _ => usize::MAX,
         };
-        let mut packed = Vec::with_capacity(x.packed.len());
-        for matrix in &x.packed {
-            packed.push(self.algebra.multiply_plain(&w, &matrix.at_most(level), scale)?);
-        }
+        let factors: Vec<_> = x.packed.iter().map(|matrix| matrix.at_most(level)).collect();
+        let packed = self.algebra.multiply_plain_each(&w, &factors, scale)?;
         Ok(Tensor::packed(places, packed, x.first))
     }
 
@@ -160,8 +158,7 @@ impl<G: Algebra, M: Model> Engine<'_, G, M> {
             let entry = |output: usize, input: usize| model.weight(weight, output, first + input);
             let w = PlainMatrix::quantize(places.layout(), &entries.layout, &mut words, entry)?;
             let w = w.with_bound(bound / entries.bound);
-            let products = packed.iter().map(|matrix| self.algebra.multiply_plain(&w, matrix, scale));
-            let products = products.collect::<Result<Vec<_>, Error>>()?;
+            let products = self.algebra.multiply_plain_each(&w, packed, scale)?;
             sum = Some(match sum {
                 None => products,
                 // At scales as close as the integers that brought both there allow.
@@ -194,8 +191,11 @@ impl<G: Algebra, M: Model> Engine<'_, G, M> {
         if projection == Projection::Value {
             return Ok(FACTOR_SCALE * below / (columns * rings.message_scale));
         }
-        // Half the squared distances, times 2c, are to reach to the bound of a bootstrap.
+        // Products, or half the squared distances, times 2c, are to reach to the bound of a bootstrap.
         let wanted = rings.message_scale * 2.0 * self.config().kernel_scale() / self.kernel_reach(layer)?;
-        Ok((0.5 * wanted * below).sqrt() / columns)
+        Ok(match self.config().kernel {
+            Kernel::Gaussian => (0.5 * wanted * below).sqrt() / columns,
+            Kernel::Softmax => (wanted * below / columns).sqrt(),
+        })
     }
 }

@@ -161,6 +161,14 @@ impl Places {
         }
     }
 
+    /// The turn for every bit of a row's number below that of `count` rows, a power of two: from the slot of a row without
+    /// the bit to that of the row with it, in the same ciphertext.
+    pub fn row_turns(&self, count: usize) -> Vec<usize> {
+        let (log_factor, log_rank) = (self.degrees.factor().trailing_zeros(), self.layout.log_rank());
+        let coefficient = |bit: u32| if bit < log_rank { log_factor + bit } else { bit - log_rank };
+        (0..count.trailing_zeros()).map(|bit| self.degrees.slots() >> (coefficient(bit) + 1)).collect()
+    }
+
     /// Turns between the slots that hold the same row: one for every bit that tells columns of one half or sentences of
     /// one ciphertext apart.
     pub fn spread_turns(&self) -> Vec<usize> {
@@ -207,6 +215,20 @@ mod tests {
                 }
             }
             assert_eq!(seen, sentences * rows * used);
+        }
+    }
+
+    #[test]
+    fn turns_of_rows() {
+        // Heads in one piece, and over several.
+        for (rows, columns, count) in [(32, 16, 16), (64, 16, 64), (256, 32, 64)] {
+            let places = Places::new(DEGREES, 2, rows, columns).unwrap();
+            for (bit, turn) in places.row_turns(count).into_iter().enumerate() {
+                for row in (0..rows).filter(|row| row & (1 << bit) == 0) {
+                    let (ciphertext, upper, slot) = places.slot((1, row, 3));
+                    assert_eq!(places.slot((1, row | (1 << bit), 3)), (ciphertext, upper, slot + turn));
+                }
+            }
         }
     }
 

@@ -32,6 +32,13 @@ pub(crate) enum Kept<V> {
         /// a times the slope at b.
         sloped: Slots<V>,
     },
+    /// Of a softmax.
+    Softmax {
+        /// The exponentials of the keys that count.
+        scores: Slots<V>,
+        /// One over their sums, each at one key only.
+        inverses: Slots<V>,
+    },
 }
 
 /// Which tokens of the sentences are none: 1 where a key's value counts, 0 where not, in the places of the scores.

@@ -5,7 +5,7 @@
 //! sees them, entry by entry in slots. For products they are taken apart, once per step: every vector by itself in the
 //! small ring, and LoRA's A spread over all tokens in slots, where x·A is computed beside the norm that made x.
 
-use crate::algebra::{Algebra, Matrix};
+use crate::algebra::{Algebra, Halves, Matrix};
 use crate::executor::Engine;
 use crate::linear::FACTOR_SCALE;
 use crate::tensor::{Slots, half_of};
@@ -125,7 +125,7 @@ pub(crate) struct Sides<C> {
 pub struct Trained<G: Algebra> {
     pub(crate) places: TrainedPlaces,
     /// θ, as it is.
-    pub(crate) weights: Slots<G::Vector>,
+    pub(crate) weights: Rc<Slots<G::Vector>>,
     pub(crate) vectors: HashMap<(Parameter, usize), Sides<G::Column>>,
     /// LoRA's A, every entry in all tokens of all sentences: a vector for each ciphertext of one sentence.
     pub(crate) spread: HashMap<(Parameter, usize), Vec<G::Vector>>,
@@ -144,9 +144,13 @@ impl<G: Algebra, M: Model> Engine<'_, G, M> {
     ///
     /// # Errors
     /// From the scheme.
-    pub fn set_trained(&mut self, weights: Vec<(G::Vector, Option<G::Vector>)>) -> Result<(), Error> {
+    pub fn set_trained(&mut self, weights: Vec<Halves<G::Vector>>) -> Result<(), Error> {
+        self.take_in(Rc::new(Slots { factor: 1.0, halves: weights }))
+    }
+
+    /// Takes weights apart for the products of a step.
+    pub(crate) fn take_in(&mut self, weights: Rc<Slots<G::Vector>>) -> Result<(), Error> {
         let places = self.trained_places()?;
-        let weights = Slots { factor: 1.0, halves: weights };
         let (mut vectors, mut spread) = (HashMap::new(), HashMap::new());
         for span in places.spans() {
             if matches!(span.parameter, Parameter::LoraDown(..)) {
@@ -335,25 +339,16 @@ impl<G: Algebra, M: Model> Engine<'_, G, M> {
         let together = x.places.ciphertexts_of_one();
         let mut pieces = Vec::new();
         for (group, of_one) in slots.halves.chunks(together).enumerate() {
-            let mut sums = Vec::with_capacity(2);
-            for upper in [false, true] {
-                let parts: Vec<_> = of_one.iter().filter_map(|halves| half_of(halves, upper)).collect();
-                if parts.is_empty() {
-                    continue;
+            let of_one = self.dropped(of_one)?;
+            let mut rows = Vec::with_capacity(wanted.len() * rank);
+            for (&projection, &constant) in wanted.iter().zip(&constants) {
+                for row in 0..rank {
+                    let weight = (Parameter::LoraDown(projection, layer), row);
+                    rows.push(self.contracted(&x.places, &of_one, weight, group * together, constant)?);
                 }
-                let at = (group * together, upper);
-                let mut rows = Vec::with_capacity(wanted.len() * rank);
-                for (&projection, &constant) in wanted.iter().zip(&constants) {
-                    for row in 0..rank {
-                        let weight = (Parameter::LoraDown(projection, layer), row);
-                        rows.push(self.contracted(&x.places, &parts, weight, at, constant)?);
-                    }
-                }
-                sums.push(self.below_each_other(&x.places, rows)?);
             }
-            let mut sums = sums.into_iter();
-            let lower = sums.next().ok_or(Error::Form { operation: "LoRA" })?;
-            pieces.push(self.algebra.lower(&(lower, sums.next()))?.into_iter().map(Rc::new).collect());
+            let below_each_other = self.below_each_other(&x.places, rows)?;
+            pieces.push(self.algebra.lower(&(below_each_other, None))?.into_iter().map(Rc::new).collect());
         }
         for ((i, &projection), &scale) in wanted.iter().enumerate().zip(&scales) {
             let packed = self.first_pieces(&x.places, &pieces, i * rank, rank, scale)?;
@@ -375,26 +370,52 @@ impl<G: Algebra, M: Model> Engine<'_, G, M> {
         if all.contains(&projection) { all } else { vec![projection] }
     }
 
-    /// constant·(a column of A) times x, where row 0 of every sentence is.
+    /// The vectors of one sentence's ciphertexts, no higher than what they are multiplied by.
+    fn dropped(&mut self, halves: &[Halves<G::Vector>]) -> Result<Vec<Halves<G::Vector>>, Error> {
+        let arithmetic = self.algebra.slots();
+        let level = arithmetic.floor() + SPREAD_LEVELS;
+        let mut drop = |x: &G::Vector| -> Result<G::Vector, Error> {
+            let above = arithmetic.level(x) > level;
+            Ok(if above { arithmetic.scale(x, 1.0, level)? } else { arithmetic.duplicate(x)? })
+        };
+        let mut dropped = Vec::with_capacity(halves.len());
+        for (lower, upper) in halves {
+            dropped.push((drop(lower)?, upper.as_ref().map(&mut drop).transpose()?));
+        }
+        Ok(dropped)
+    }
+
+    /// constant·(a column of A) times x, where row 0 of every sentence is: lower and upper half as one vector.
     fn contracted(
         &mut self,
         places: &Places,
-        parts: &[&G::Vector],
+        halves: &[Halves<G::Vector>],
         weight: (Parameter, usize),
-        (ciphertext, upper): (usize, bool),
+        ciphertext: usize,
         constant: f64,
     ) -> Result<G::Vector, Error> {
-        let spread = self.trained.as_ref().and_then(|trained| trained.spread.get(&weight));
-        let spread = spread.ok_or(Error::MissingWeights(weight.0))?;
+        let mut both = Vec::with_capacity(2);
+        for upper in [false, true] {
+            let spread = self.trained.as_ref().and_then(|trained| trained.spread.get(&weight));
+            let spread = spread.ok_or(Error::MissingWeights(weight.0))?;
+            let parts = halves.iter().filter_map(|halves| half_of(halves, upper));
+            let pairs: Vec<_> = parts.zip(spread).collect();
+            if !pairs.is_empty() {
+                both.push(self.algebra.slots().products(&pairs)?);
+            }
+        }
+        let mut product = match &both[..] {
+            [lower, upper] => self.algebra.pair(lower, upper)?,
+            _ => both.pop().ok_or(Error::Form { operation: "LoRA" })?,
+        };
         let (arithmetic, turns, of_piece) =
             (self.algebra.slots(), places.rows_in_slots(), places.layout().rank());
-        let pairs: Vec<_> = parts.iter().copied().zip(spread).collect();
-        let mut product = arithmetic.products(&pairs)?;
         for &turn in turns.cyclic.iter().chain(&turns.bounded) {
             let turned = arithmetic.rotate(&product, turn as i64)?;
             arithmetic.add_assign(&mut product, &turned)?;
         }
-        let first = |slot: usize| match places.at(ciphertext, upper, slot) {
+        // Wherever the upper half has an entry, the lower one has.
+        let first = |slot: usize| match places.at(ciphertext, false, slot) {
             Some((_, at, _)) if at % of_piece == 0 && at < of_piece => constant,
             _ => 0.0,
         };
@@ -442,11 +463,8 @@ impl<G: Algebra, M: Model> Engine<'_, G, M> {
             let (ciphertext, at) = places.of_piece(sentence, 0);
             let piece = pieces.get(ciphertext / together).and_then(|pieces| pieces.get(at));
             let piece = piece.ok_or(Error::Form { operation: "LoRA" })?.clone();
-            let piece = if from == 0 {
-                piece
-            } else {
-                Rc::new(self.algebra.add_shifted(&[(piece, turn - from)])?)
-            };
+            let piece =
+                if from == 0 { piece } else { Rc::new(self.algebra.add_shifted(&[(piece, turn - from)])?) };
             packed.push(Matrix { entries, level, pieces: vec![piece] });
         }
         Ok(packed)

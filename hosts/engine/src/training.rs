@@ -8,7 +8,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use veilformer::matrix::{Entries, PlainMatrix, Side};
 use veilformer::transformer::slots::{Model, SlotArithmetic};
-use veilformer::transformer::{Config, Norm, Parameter, Shape, Site, Trainable, TrainingExecutor};
+use veilformer::transformer::{Config, Kernel, Norm, Parameter, Shape, Site, Trainable, TrainingExecutor};
 
 /// Scales further apart than this are brought together by an integer.
 const SAME: f64 = 1.25;
@@ -258,7 +258,7 @@ impl<G: Algebra, M: Model> TrainingExecutor for Engine<'_, G, M> {
     }
 
     fn head_products(&mut self, x: &Tensor<G>, y: &Tensor<G>) -> Result<Tensor<G>, Error> {
-        self.products_of_heads(x, y)
+        self.products_of_heads(x, y, None)
     }
 
     fn mix_transposed(&mut self, scores: &Tensor<G>, x: &Tensor<G>) -> Result<Tensor<G>, Error> {
@@ -277,9 +277,12 @@ impl<G: Algebra, M: Model> TrainingExecutor for Engine<'_, G, M> {
         &mut self,
         scores: &Tensor<G>,
         d_scores: &Tensor<G>,
-        _: usize,
+        layer: usize,
     ) -> Result<Tensor<G>, Error> {
-        self.scores_backward(scores, d_scores)
+        match self.config().kernel {
+            Kernel::Gaussian => self.scores_backward(scores, d_scores),
+            Kernel::Softmax => self.softmax_backward(scores, d_scores, layer),
+        }
     }
 
     fn exponents_backward(

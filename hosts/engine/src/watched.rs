@@ -1,9 +1,10 @@
-//! An algebra under observation: for progress bars, and for figures of what a job spends its time on.
+//! An algebra under observation: for progress bars, for figures of what a job spends its time on, and to end it early.
 
 use crate::Error;
 use crate::algebra::{Algebra, Halves, Matrix, Rings};
 use std::cell::RefCell;
 use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use veilformer::ckks;
 use veilformer::ckks::server::BabyGiant;
 use veilformer::matrix::{Entries, PlainMatrix, Side};
@@ -75,24 +76,43 @@ pub struct Watched<G, F> {
     inner: RefCell<G>,
     rings: Rings,
     observer: F,
+    stop: Option<&'static AtomicBool>,
 }
 
 impl<G: Algebra, F: FnMut(Operation, Moment)> Watched<G, F> {
     /// Watches `inner`.
     pub fn new(inner: G, observer: F) -> Self {
         let rings = inner.rings().clone();
-        Self { inner: RefCell::new(inner), rings, observer }
+        Self { inner: RefCell::new(inner), rings, observer, stop: None }
     }
 
-    fn step<R>(&mut self, operation: Operation, f: impl FnOnce(&mut G) -> R) -> R {
+    /// Ends with [`Error::Stopped`] soon after the flag is raised.
+    #[must_use]
+    pub fn until(self, stop: &'static AtomicBool) -> Self {
+        Self { stop: Some(stop), ..self }
+    }
+
+    fn step<R>(
+        &mut self,
+        operation: Operation,
+        f: impl FnOnce(&mut G) -> Result<R, Error>,
+    ) -> Result<R, Error> {
+        if self.stop.is_some_and(|stop| stop.load(Ordering::Relaxed)) {
+            return Err(Error::Stopped);
+        }
+        self.observed(operation, f)
+    }
+
+    // Slots know the scheme's errors alone, and what is done in them is soon followed by something else.
+    fn in_slots<R>(&mut self, operation: Operation, f: impl FnOnce(&mut G::Slots) -> R) -> R {
+        self.observed(operation, |inner| f(inner.slots()))
+    }
+
+    fn observed<R>(&mut self, operation: Operation, f: impl FnOnce(&mut G) -> R) -> R {
         (self.observer)(operation, Moment::Begin);
         let result = f(self.inner.get_mut());
         (self.observer)(operation, Moment::End);
         result
-    }
-
-    fn in_slots<R>(&mut self, operation: Operation, f: impl FnOnce(&mut G::Slots) -> R) -> R {
-        self.step(operation, |inner| f(inner.slots()))
     }
 }
 
@@ -111,9 +131,21 @@ impl<G: Algebra, F: FnMut(Operation, Moment)> Algebra for Watched<G, F> {
         self
     }
 
+    fn zero(&mut self) -> Result<G::Vector, Error> {
+        self.step(Operation::SlotSum, Algebra::zero)
+    }
+
     fn raise(&mut self, pieces: &[Option<Rc<G::Piece>>], upper: bool) -> Result<Halves<G::Vector>, Error> {
         let operation = if upper { Operation::Bootstrap } else { Operation::HalfBootstrap };
         self.step(operation, |inner| inner.raise(pieces, upper))
+    }
+
+    fn pair(&mut self, x: &G::Vector, y: &G::Vector) -> Result<G::Vector, Error> {
+        self.step(Operation::SlotSum, |inner| inner.pair(x, y))
+    }
+
+    fn apart(&mut self, z: &G::Vector) -> Result<[G::Vector; 2], Error> {
+        self.step(Operation::Rotation, |inner| inner.apart(z))
     }
 
     fn lower(&mut self, x: &Halves<G::Vector>) -> Result<Vec<G::Piece>, Error> {
@@ -131,6 +163,15 @@ impl<G: Algebra, F: FnMut(Operation, Moment)> Algebra for Watched<G, F> {
         scale: f64,
     ) -> Result<Matrix<G::Piece>, Error> {
         self.step(Operation::PlainProduct, |inner| inner.multiply_plain(w, x, scale))
+    }
+
+    fn multiply_plain_each(
+        &mut self,
+        w: &PlainMatrix<'_>,
+        x: &[Matrix<G::Piece>],
+        scale: f64,
+    ) -> Result<Vec<Matrix<G::Piece>>, Error> {
+        self.step(Operation::PlainProduct, |inner| inner.multiply_plain_each(w, x, scale))
     }
 
     fn add(&mut self, x: &Matrix<G::Piece>, y: &Matrix<G::Piece>) -> Result<Matrix<G::Piece>, Error> {

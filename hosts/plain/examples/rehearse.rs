@@ -12,7 +12,7 @@ use std::time::Instant;
 use veilformer::transformer::{AdamWHe, Config, Site, Targets, Trainable};
 use veilformer_plain::data::Task;
 use veilformer_plain::executor::Functions;
-use veilformer_plain::finetune::{FineTuner, Recipe, begin};
+use veilformer_plain::finetune::{FineTuner, Recipe, begin, paper_constants};
 use veilformer_plain::metrics::Metric;
 use veilformer_plain::model::Model;
 use veilformer_plain::noise::Noise;
@@ -23,18 +23,6 @@ use veilformer_plain::run::{Example, observe_with_noise};
 use veilformer_plain::sites::{Approximations, Budget, Ranges};
 
 const BATCH: usize = 16;
-
-/// PAPER.md, T11: (learning rate, ε, epochs).
-fn constants(task: Task) -> (f64, f64, usize) {
-    match task {
-        Task::Cola => (4.0e-3, 8.0e-3, 5),
-        Task::Mrpc => (5.0e-4, 6.0e-4, 5),
-        Task::Rte => (2.0e-4, 2.0e-4, 5),
-        Task::StsB => (2.5e-2, 4.0e-1, 5),
-        Task::Sst2 => (8.5e-3, 8.0e-4, 1),
-        Task::Qnli => (6.5e-3, 8.0e-4, 1),
-    }
-}
 
 /// What encrypted execution can afford.
 fn budget(site: Site) -> Budget {
@@ -62,7 +50,7 @@ impl World {
         functions: Functions<'_>,
         noise: Option<Noise>,
     ) -> Result<Ranges, Box<dyn Error>> {
-        let (learning_rate, epsilon, epochs) = constants(self.task);
+        let (learning_rate, epsilon, epochs) = paper_constants(self.task);
         let steps = epochs * self.train.len().div_ceil(BATCH);
         let recipe = Recipe {
             trained: Trainable::Adapters,

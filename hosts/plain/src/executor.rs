@@ -4,6 +4,8 @@
 //! notes the range of the arguments at every site, which is what calibration and escape checks read. It can add the noise
 //! that an encrypted execution would have.
 
+use std::collections::HashMap;
+
 use veilformer::approx::{Approximation, Function};
 use veilformer::transformer::{Config, Executor, Norm, Parameter, Site};
 
@@ -62,6 +64,8 @@ pub struct PlainExecutor<'a, F> {
     pub(crate) parameters: &'a Parameters<F>,
     pub(crate) functions: Functions<'a>,
     pub(crate) ranges: Ranges,
+    /// The kernel's arguments, layer by layer, of the last sequence.
+    pub(crate) exponents: HashMap<usize, Tensor<F>>,
     noise: Option<NoiseSource>,
 }
 
@@ -100,7 +104,8 @@ impl Activation<'_> {
 impl<'a, F: Scalar> PlainExecutor<'a, F> {
     /// An executor for a model of these sizes and weights.
     pub fn new(config: &'a Config, parameters: &'a Parameters<F>, functions: Functions<'a>) -> Self {
-        Self { config, parameters, functions, ranges: Ranges::new(config), noise: None }
+        let (ranges, exponents) = (Ranges::new(config), HashMap::new());
+        Self { config, parameters, functions, ranges, exponents, noise: None }
     }
 
     /// The same with noise; every `stream` of a seed has its own.
@@ -127,14 +132,10 @@ impl<'a, F: Scalar> PlainExecutor<'a, F> {
     }
 
     /// exp, at the layer's kernel, of all exponents.
-    fn kernel(&mut self, mut exponents: Tensor<F>, layer: usize) -> Result<Tensor<F>, PlainError> {
-        let site = Site::Kernel(layer);
-        let exp = self.functions.at(site)?;
-        for z in exponents.data_mut() {
-            self.ranges.note(site, z.to_f64());
-            *z = exp.evaluate(*z);
-        }
-        Ok(self.result(exponents))
+    fn kernel(&mut self, exponents: Tensor<F>, layer: usize) -> Result<Tensor<F>, PlainError> {
+        let scores = self.apply(&exponents, Site::Kernel(layer))?;
+        self.exponents.insert(layer, exponents);
+        Ok(scores)
     }
 
     /// x̂ and, per row, r: the normalised rows before gain and bias.
@@ -284,18 +285,6 @@ impl<F: Scalar> Executor for PlainExecutor<'_, F> {
         Ok(self.result(y))
     }
 
-    fn spread_mask(&mut self, mask: &Tensor<F>) -> Result<Tensor<F>, PlainError> {
-        if mask.columns() != 1 {
-            let right = (mask.rows(), 1);
-            return Err(PlainError::Shape { operation: "spread_mask", left: mask.shape(), right });
-        }
-        let mut y = Tensor::zeros(mask.rows(), self.config.width);
-        for (i, &m) in mask.data().iter().enumerate() {
-            y.row_mut(i).fill(m);
-        }
-        Ok(y)
-    }
-
     fn gaussian_scores(
         &mut self,
         query: &Tensor<F>,
@@ -313,15 +302,31 @@ impl<F: Scalar> Executor for PlainExecutor<'_, F> {
         self.kernel(exponents, layer)
     }
 
-    fn product_scores(
+    fn softmax_scores(
         &mut self,
         query: &Tensor<F>,
         key: &Tensor<F>,
+        mask: &Tensor<F>,
         layer: usize,
     ) -> Result<Tensor<F>, PlainError> {
+        if mask.shape() != (key.rows(), 1) {
+            let (left, right) = (key.shape(), mask.shape());
+            return Err(PlainError::Shape { operation: "softmax_scores", left, right });
+        }
         let scale = F::from_f64(2.0 * self.config.kernel_scale());
-        let exponents = self.by_heads("product_scores", query, key, |q, k| scale * dot(q, k))?;
-        self.kernel(exponents, layer)
+        let exponents = self.by_heads("softmax_scores", query, key, |q, k| scale * dot(q, k))?;
+        let mut scores = self.kernel(exponents, layer)?;
+        let site = Site::Normaliser(layer);
+        let inverse = self.functions.at(site)?;
+        for i in 0..scores.rows() {
+            let row = scores.row_mut(i);
+            row.iter_mut().zip(mask.data()).for_each(|(s, &m)| *s = *s * m);
+            let sum = row.iter().fold(F::default(), |sum, &s| sum + s);
+            self.ranges.note(site, sum.to_f64());
+            let factor = inverse.evaluate(sum);
+            row.iter_mut().for_each(|s| *s = *s * factor);
+        }
+        Ok(self.result(scores))
     }
 
     fn mix(&mut self, scores: &Tensor<F>, value: &Tensor<F>) -> Result<Tensor<F>, PlainError> {

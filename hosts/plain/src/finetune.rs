@@ -6,6 +6,7 @@ use veilformer::transformer::{
     AdamWHe, Config, Moments, OptimizerExecutor, Parameter, Site, Trainable, adamw_he,
 };
 
+use crate::data::Task;
 use crate::executor::{Functions, PlainError, PlainExecutor};
 use crate::gradient::{Penalties, Trainer};
 use crate::noise::{Noise, NoiseSource};
@@ -28,6 +29,18 @@ pub struct Recipe<'a> {
     pub functions: Functions<'a>,
     /// The noise of an encrypted run, if any.
     pub noise: Option<Noise>,
+}
+
+/// The learning rate and ε of AdamW-HE for LoRA with the Gaussian kernel, and the epochs (PAPER.md, T11).
+pub fn paper_constants(task: Task) -> (f64, f64, usize) {
+    match task {
+        Task::Cola => (4.0e-3, 8.0e-3, 5),
+        Task::Mrpc => (5.0e-4, 6.0e-4, 5),
+        Task::Rte => (2.0e-4, 2.0e-4, 5),
+        Task::StsB => (2.5e-2, 4.0e-1, 5),
+        Task::Sst2 => (8.5e-3, 8.0e-4, 1),
+        Task::Qnli => (6.5e-3, 8.0e-4, 1),
+    }
 }
 
 /// What fine-tuning starts from: a pre-trained encoder, with fresh LoRA factors (B = 0, so that they change nothing yet) and a
@@ -99,7 +112,7 @@ impl<'a, F: Scalar> FineTuner<'a, F> {
         let mut ex = PlainOptimizer { functions: self.recipe.functions, ranges: &mut self.ranges, noise };
         for (parameter, moments) in &mut self.moments {
             let gradient = sum.get(*parameter).iter().map(|g| g.to_f64()).collect();
-            adamw_he(&mut ex, &step, moments, &gradient, parameter.decays())?;
+            *moments = adamw_he(&mut ex, &step, moments, &gradient, parameter.decays())?;
             let weights = self.parameters.get_mut(*parameter).iter_mut();
             weights.zip(&moments.weights).for_each(|(w, &new)| *w = F::from_f64(new));
         }

@@ -3,7 +3,7 @@
 //! Penalty training (PAPER.md, appendix E): an argument u of a site with bounds [l, h] adds ½·w·dist(u, [l, h])² to the
 //! loss, so that the ranges the polynomials must cover stay narrow. The penalty's gradient enters where the site's own does.
 
-use veilformer::transformer::{Config, Executor, Norm, Parameter, Site, Trainable, TrainingExecutor};
+use veilformer::transformer::{Config, Executor, Kernel, Norm, Parameter, Site, Trainable, TrainingExecutor};
 
 use crate::executor::{Functions, PlainError, PlainExecutor, same_shape};
 use crate::noise::Noise;
@@ -128,9 +128,6 @@ impl<F: Scalar> Executor for Trainer<'_, F> {
     fn mask_tokens(&mut self, x: &Tensor<F>, mask: &Tensor<F>) -> Result<Tensor<F>, PlainError> {
         self.executor.mask_tokens(x, mask)
     }
-    fn spread_mask(&mut self, mask: &Tensor<F>) -> Result<Tensor<F>, PlainError> {
-        self.executor.spread_mask(mask)
-    }
     fn gaussian_scores(
         &mut self,
         query: &Tensor<F>,
@@ -139,13 +136,14 @@ impl<F: Scalar> Executor for Trainer<'_, F> {
     ) -> Result<Tensor<F>, PlainError> {
         self.executor.gaussian_scores(query, key, layer)
     }
-    fn product_scores(
+    fn softmax_scores(
         &mut self,
         query: &Tensor<F>,
         key: &Tensor<F>,
+        mask: &Tensor<F>,
         layer: usize,
     ) -> Result<Tensor<F>, PlainError> {
-        self.executor.product_scores(query, key, layer)
+        self.executor.softmax_scores(query, key, mask, layer)
     }
     fn mix(&mut self, scores: &Tensor<F>, value: &Tensor<F>) -> Result<Tensor<F>, PlainError> {
         self.executor.mix(scores, value)
@@ -251,14 +249,19 @@ impl<F: Scalar> TrainingExecutor for Trainer<'_, F> {
         layer: usize,
     ) -> Result<Tensor<F>, PlainError> {
         self.executor.ranges.note_gradients(Site::Kernel(layer), d_scores.data());
-        let mut exponents = self.multiply(scores, d_scores)?;
+        let mut gradient = self.multiply(scores, d_scores)?;
+        if self.executor.config.kernel == Kernel::Softmax {
+            let sums = self.row_sums(&gradient)?;
+            let shared = self.multiply(scores, &sums)?;
+            gradient = self.subtract(&gradient, &shared)?;
+        }
         if self.penalties.weight > 0.0 {
-            for (z, s) in exponents.data_mut().iter_mut().zip(scores.data()) {
-                let exponent = s.to_f64().max(f64::MIN_POSITIVE).ln();
-                *z += F::from_f64(self.penalties.slope(Site::Kernel(layer), exponent));
+            let exponents = self.executor.exponents.get(&layer).map_or(&[][..], Tensor::data);
+            for (dz, z) in gradient.data_mut().iter_mut().zip(exponents) {
+                *dz += F::from_f64(self.penalties.slope(Site::Kernel(layer), z.to_f64()));
             }
         }
-        Ok(exponents)
+        Ok(gradient)
     }
 
     fn layer_norm_backward(

@@ -2,41 +2,26 @@
 
 use std::path::Path;
 
-use veilformer::transformer::{Config, Kernel, Loss, Parameter, Site, Targets};
+use veilformer::transformer::{AdamWHe, Config, Parameter, Site, Trainable};
 
 use crate::data::{DataError, Task};
 use crate::executor::Functions;
+use crate::finetune::{self, FineTuner, paper_constants};
 use crate::model::Model;
 use crate::parameters::Parameters;
 use crate::pretrain::{Bound, Bounds, Masking, Recipe};
+use crate::recipe;
 use crate::run::{Example, observe};
-use crate::sites::{Approximations, Budget};
+use crate::sites::{Approximations, Budget, Ranges};
 use crate::tokenizer::Sequence;
 use crate::train::TrainError;
 
 /// Word pieces in its vocabulary.
 pub const PIECES: usize = 8192;
 
-/// Its sizes, for a vocabulary.
+/// Its sizes, for a vocabulary: `veil-mini`'s layers, wider and longer.
 pub fn config(vocabulary: usize) -> Config {
-    Config {
-        layers: 2,
-        width: 128,
-        heads: 2,
-        length: 64,
-        feed_forward: 256,
-        head_rank: 0,
-        head_hidden: 128,
-        classes: 2,
-        vocabulary,
-        lora_rank: 0,
-        lora_targets: Targets::ALL,
-        kernel: Kernel::Gaussian,
-        first_norm: false,
-        embedding_affine: false,
-        norm_epsilon: 1e-5,
-        loss: Loss::CrossEntropy,
-    }
+    Config { width: 128, feed_forward: 256, head_hidden: 128, ..recipe::config(64, vocabulary) }
 }
 
 /// The intervals penalties pull towards: fine-tuning may leave them by the margin of the polynomials.
@@ -92,6 +77,54 @@ pub fn calibrate(model: &mut Model, sequences: &[Sequence]) -> Result<(), TrainE
     let mut seen = observe(&model.config, &model.parameters, &data, Functions::Exact)?.ranges;
     seen.note(Site::Tanh, TANH);
     model.approximations = Approximations::calibrate(&model.config, &seen, budget)?;
+    Ok(())
+}
+
+/// Sentences of a batch in a rehearsal.
+const BATCH: usize = 16;
+/// Rank of LoRA's matrices in a rehearsal.
+const RANK: usize = 2;
+
+/// Fits the polynomials of training, and bounds its gradients, to what so many exact steps of LoRA on every task meet: with the
+/// paper's rates, from the weights that seed 1 gives. The arguments of inference that those steps meet widen its intervals too.
+///
+/// # Errors
+/// [`TrainError::NoData`] for a task without examples; what the executor or the fit says.
+pub fn rehearse(model: &mut Model, tasks: &[(Task, Vec<Example>)], steps: u32) -> Result<(), TrainError> {
+    let mut seen = Ranges::new(&model.config);
+    for (task, examples) in tasks {
+        if examples.is_empty() {
+            return Err(TrainError::NoData);
+        }
+        let (config, parameters) = adapted(model, *task, RANK, 1);
+        let (learning_rate, epsilon, _) = paper_constants(*task);
+        let recipe = finetune::Recipe {
+            trained: Trainable::Adapters,
+            optimizer: AdamWHe::paper(learning_rate, epsilon),
+            steps,
+            functions: Functions::Exact,
+            noise: None,
+        };
+        let mut tuner = FineTuner::new(&config, parameters, recipe);
+        for batch in examples.chunks(BATCH).cycle().take(steps as usize) {
+            tuner.step(batch)?;
+        }
+        seen.merge(tuner.ranges());
+    }
+    // So that 1 + v̂/ε is served for every gradient within its bound, whichever step it comes in.
+    let margin = budget(Site::Optimizer).margin;
+    let epsilon = tasks.iter().map(|(task, _)| paper_constants(*task).1).fold(f64::INFINITY, f64::min);
+    seen.note(Site::Optimizer, 1.0 + margin * seen.gradient(Site::Optimizer).powi(2) / epsilon);
+    for site in Site::all(&model.config) {
+        if let Some(entry) = model.approximations.entry(site) {
+            let (low, high) = entry.observed;
+            seen.note(site, low);
+            seen.note(site, high);
+        }
+    }
+    model.approximations.fit(Site::all(&model.config), &seen, budget)?;
+    let met = |site: &Site| seen.get(*site).0 <= seen.get(*site).1;
+    model.approximations.fit(Site::training(&model.config).filter(met), &seen, budget)?;
     Ok(())
 }
 

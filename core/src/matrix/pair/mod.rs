@@ -74,12 +74,10 @@ impl<'r, 'a, A: Accelerator, K: KeySource<A> + ?Sized> PairEvaluator<'r, 'a, A, 
         level: usize,
         keys: &mut KeyRequests,
     ) -> Result<(), ckks::Error> {
-        keys.add(KeyId::Relinearization, level)?;
-        keys.add(KeyId::conjugation(parameters), level)?;
+        SmallRing::<A, K>::thin_keys(parameters, log_rank, level, keys)?;
         let degree = parameters.degree();
-        let mut galois = projections(degree, log_rank)
-            .chain((0..degree >> log_rank).map(|a| odd_inverse(2 * a + 1, 2 * degree)));
-        galois.try_for_each(|g| keys.add(KeyId::Galois(g as u32), level))
+        let mut turns = (0..degree >> log_rank).map(|a| odd_inverse(2 * a + 1, 2 * degree));
+        turns.try_for_each(|g| keys.add(KeyId::Galois(g as u32), level))
     }
 
     /// The first rows of one ciphertext, each in a ciphertext of its own, as many as `out` has places, at most k: k − 1 key

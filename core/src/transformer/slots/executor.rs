@@ -375,22 +375,18 @@ impl<S: SlotArithmetic, M: Model> Executor for SlotExecutor<'_, S, M> {
         }
     }
 
-    /// Only the softmax of the baseline asks for it, and that has no slot form.
-    fn product_scores(
+    /// The softmax of the baseline has no slot form.
+    fn softmax_scores(
         &mut self,
         _query: &Self::Tensor,
         _key: &Self::Tensor,
+        _mask: &Self::Tensor,
         _layer: usize,
     ) -> Result<Self::Tensor, SlotError> {
         Err(SlotError::Form)
     }
 
-    /// Only softmax asks for it.
-    fn spread_mask(&mut self, _mask: &Self::Tensor) -> Result<Self::Tensor, SlotError> {
-        Err(SlotError::Form)
-    }
-
-    /// Only softmax asks for it.
+    /// Only the softmax of the loss asks for it.
     fn multiply(&mut self, _a: &Self::Tensor, _b: &Self::Tensor) -> Result<Self::Tensor, SlotError> {
         Err(SlotError::Form)
     }
@@ -412,7 +408,7 @@ impl<S: SlotArithmetic, M: Model> Executor for SlotExecutor<'_, S, M> {
         Ok(SlotTensor::derived(vector, hidden.factor, hidden.lanes))
     }
 
-    /// tanh: the only function the program asks for outside a norm, a kernel or a gate, unless attention is softmax.
+    /// tanh: the only function the program asks for outside a norm, a kernel or a gate.
     fn apply(&mut self, x: &Self::Tensor, site: Site) -> Result<Self::Tensor, SlotError> {
         if site != Site::Tanh {
             return Err(SlotError::Form);

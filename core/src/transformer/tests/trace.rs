@@ -53,9 +53,8 @@ impl Executor for Trace {
         layer_norm(x; norm: Norm);
         first_token(x;);
         mask_tokens(x, mask;);
-        spread_mask(mask;);
         gaussian_scores(query, key; layer: usize);
-        product_scores(query, key; layer: usize);
+        softmax_scores(query, key, mask; layer: usize);
         mix(scores, value;);
         gate(hidden; layer: usize);
     }
@@ -145,10 +144,10 @@ fn full_training_reaches_every_matrix() {
 }
 
 #[test]
-fn softmax_is_normalised_where_the_gaussian_is_not() {
+fn softmax_needs_no_distances() {
     let (gaussian, _) = trace(&config(), Trainable::Adapters);
-    assert_eq!((gaussian.count("gaussian_scores"), gaussian.count("apply Normaliser")), (2, 0));
+    assert_eq!((gaussian.count("gaussian_scores"), gaussian.count("softmax_scores")), (2, 0));
     let (softmax, _) = trace(&Config { kernel: Kernel::Softmax, ..config() }, Trainable::Adapters);
-    assert_eq!((softmax.count("product_scores"), softmax.count("apply Normaliser")), (2, 2));
+    assert_eq!((softmax.count("gaussian_scores"), softmax.count("softmax_scores")), (0, 2));
     assert_eq!((softmax.count("weigh_by_rows"), gaussian.count("weigh_by_rows")), (0, 2));
 }

@@ -1,23 +1,25 @@
 //! The encrypted backward pass against the same polynomials in f64, on toy parameters, which are insecure.
 
-use crate::world::sample::{SENTENCES, Sample, config, send, send_target, send_weights};
-use crate::world::{Client, Toy, World};
+use crate::world::sample::{
+    SENTENCES, Sample, ToyEngine, batch as send_batch, config, send_weights, softmax,
+};
+use crate::world::{Client, World};
 use veilformer::ckks::{Ciphertext, ParametersLiteral};
-use veilformer::transformer::{AdamWHe, Trainable, backward, forward_recorded, loss_gradient};
-use veilformer_engine::{Engine, TrainedPlaces};
+use veilformer::transformer::{AdamWHe, Moments, Trainable, backward, forward_recorded, loss_gradient};
+use veilformer_engine::{Batch, Engine, Error, Halves, TrainedPlaces};
 use veilformer_multicore::Multicore;
 use veilformer_plain::executor::Functions;
 use veilformer_plain::finetune::{FineTuner, Recipe};
 use veilformer_plain::gradient::{Penalties, Trainer};
 use veilformer_plain::parameters::Parameters;
-use veilformer_plain::slots::Weights;
 use veilformer_plain::train::gradient;
 
 #[test]
 fn gradients_of_adapters() {
-    for first_norm in [false, true] {
+    for config in [config(2, false, 2), config(2, true, 2), softmax(2, false, 2), softmax(2, true, 2)] {
+        println!("{:?}", config.kernel);
         let world = World::new(ParametersLiteral::INSECURE_TOY_MATRIX, [14000, 80000]);
-        let sample = Sample::new(config(2, first_norm, 2), 2);
+        let sample = Sample::new(config, 2);
         let client = world.client();
         let penalties = Penalties::none(&sample.config);
         let functions = Functions::Polynomial(&sample.approximations);
@@ -27,7 +29,7 @@ fn gradients_of_adapters() {
             gradient(&sample.config, &mut plain, &sample.parameters, example).unwrap();
         }
         let (expected, _) = plain.finish();
-        world.serve(&client, &sample.places(&world), |algebra| {
+        world.serve(&client, &sample.keys(&world), |algebra| {
             let model = sample.weights();
             let mut engine = Engine::new(algebra, &model, SENTENCES).unwrap();
             send_weights(&mut engine, &client, &sample, &world);
@@ -54,29 +56,62 @@ fn two_steps_of_the_optimizer() {
         noise: None,
     };
     let mut plain = FineTuner::new(&sample.config, sample.parameters.clone(), recipe);
-    world.serve(&client, &sample.places(&world), |algebra| {
+    world.serve(&client, &sample.keys(&world), |algebra| {
         let model = sample.weights();
         let mut engine = Engine::new(algebra, &model, SENTENCES).unwrap();
-        send_weights(&mut engine, &client, &sample, &world);
+        engine.begin().unwrap();
+        let mut before = None;
         for step in 1..=2 {
+            before = Some(copy(&engine, &world));
             plain.step(&sample.data[..SENTENCES]).unwrap();
-            differentiate(&mut engine, &client, &sample, &world);
-            let unit = engine.gradient_unit().unwrap();
-            engine.optimize(&optimizer.step(step, 4, unit)).unwrap();
+            let batch = send_batch(&engine, &client, &sample, &world);
+            engine.train(batch, &optimizer, step, 4).unwrap();
             let places = engine.trained_places().unwrap();
             compare(&client, &sample, &places, engine.weights().unwrap(), 1.0, plain.parameters());
         }
+        // From the state before it, the second step comes to the same bits.
+        let reached = slots(&engine, &client);
+        engine.resume(before.unwrap()).unwrap();
+        assert_ne!(slots(&engine, &client), reached);
+        let batch = send_batch(&engine, &client, &sample, &world);
+        engine.train(batch, &optimizer, 2, 4).unwrap();
+        assert_eq!(slots(&engine, &client), reached);
+        let unlabelled = Batch { input: Vec::new(), mask: Vec::new(), target: Vec::new() };
+        assert!(matches!(engine.train(unlabelled, &optimizer, 3, 4), Err(Error::Form { .. })));
+        assert_eq!(slots(&engine, &client), reached);
     });
 }
 
-type ToyEngine<'m, 's> = Engine<'m, Toy<'s>, Weights<'m>>;
+type Vectors = Vec<Halves<Ciphertext<Multicore>>>;
+
+/// A copy of weights and moments.
+fn copy(engine: &ToyEngine<'_, '_>, world: &World) -> Moments<Vectors> {
+    let copy = |x: &Ciphertext<Multicore>| x.duplicate(&world.accelerators[0]).unwrap();
+    let all = |halves: &[Halves<Ciphertext<Multicore>>]| {
+        halves.iter().map(|(lower, upper)| (copy(lower), upper.as_ref().map(copy))).collect()
+    };
+    let Moments { weights, first, second } = engine.state().unwrap();
+    Moments { weights: all(weights), first: all(first), second: all(second) }
+}
+
+/// What is in the slots of weights and moments.
+fn slots(engine: &ToyEngine<'_, '_>, client: &Client<'_>) -> Vec<Vec<f64>> {
+    let Moments { weights, first, second } = engine.state().unwrap();
+    let halves = [weights, first, second].into_iter().flatten();
+    halves
+        .flat_map(|(lower, upper)| [Some(lower), upper.as_ref()])
+        .flatten()
+        .map(|x| client.decrypt_slots(x))
+        .collect()
+}
 
 /// Forward and backward on a freshly encrypted batch.
 fn differentiate(engine: &mut ToyEngine<'_, '_>, client: &Client<'_>, sample: &Sample, world: &World) {
-    let [x, mask] = send(engine, client, sample, world);
+    let batch = send_batch(engine, client, sample, world);
+    let (x, mask) = (engine.input(&batch.input).unwrap(), engine.mask(batch.mask).unwrap());
     engine.record(true);
     let (logits, tape) = forward_recorded(&sample.config, engine, x, &mask).unwrap();
-    let target = send_target(engine, client, sample);
+    let target = engine.target(&batch.target).unwrap();
     let d_logits = loss_gradient(&sample.config, engine, &logits, &target).unwrap();
     backward(&sample.config, engine, tape, &d_logits, &mask).unwrap();
     engine.record(false);

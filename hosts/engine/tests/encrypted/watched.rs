@@ -33,7 +33,7 @@ fn watching_changes_nothing_and_misses_nothing() {
     let values: Vec<f64> = (0..world.degrees().slots()).map(|i| (i % 17) as f64 / 17.0).collect();
     let x = client.encrypt_slots(world.parameters[0].max_level(), &values);
     let seen = RefCell::new(Vec::new());
-    world.serve(&client, &[places], |mut algebra| {
+    world.serve(&client, &world.keys(&[places]), |mut algebra| {
         let (plain, level) = squared(&mut algebra, &x);
         let expected = decrypt(&client, &plain);
         let mut watched =

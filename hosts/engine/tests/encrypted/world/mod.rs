@@ -6,7 +6,7 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 use veilformer::ckks::client::{PublicKey, SecretKey};
 use veilformer::ckks::encoding::Encoder;
-use veilformer::ckks::{Ciphertext, Parameters, ParametersLiteral, SwitchingKey};
+use veilformer::ckks::{Ciphertext, KeyRequests, Parameters, ParametersLiteral, SwitchingKey};
 use veilformer::memory::Arena;
 use veilformer::ring::SecretSeed;
 use veilformer_engine::{Degrees, Encrypted, Places, Ring, required_keys, with_algebra};
@@ -18,7 +18,7 @@ pub(crate) type Toy<'s> = Encrypted<'s, Multicore, Keys>;
 /// Both rings, the client's secrets and the server's keys.
 pub(crate) struct World {
     pub(crate) parameters: [Parameters; 2],
-    accelerators: [Multicore; 2],
+    pub(crate) accelerators: [Multicore; 2],
 }
 
 /// The client.
@@ -54,14 +54,18 @@ impl World {
         Client { world: self, secrets: [secret, small], public }
     }
 
-    /// Runs `work` with the keys that tensors of such places need.
+    /// The keys that tensors of such places need.
+    pub(crate) fn keys(&self, places: &[Places]) -> [KeyRequests; 2] {
+        required_keys::<Multicore, Keys>(&self.parameters[0], places, true).unwrap()
+    }
+
+    /// Runs `work` with these keys.
     pub(crate) fn serve<R>(
         &self,
         client: &Client<'_>,
-        places: &[Places],
+        requests: &[KeyRequests; 2],
         work: impl for<'s> FnOnce(Toy<'s>) -> R,
     ) -> R {
-        let requests = required_keys::<Multicore, Keys>(&self.parameters[0], places, true).unwrap();
         let [big, small] = [0, 1].map(|i| -> Vec<SwitchingKey<Multicore>> {
             let degree = self.parameters[i].degree();
             let (mut signed, mut words) = (vec![0; degree], vec![0; 2 * degree]);

@@ -1,8 +1,10 @@
 //! Models with random weights, their sentences, and how they are encrypted.
 
 use super::{Client, Toy, World};
+use veilformer::ckks::{Ciphertext, KeyRequests};
 use veilformer::transformer::{AdamWHe, Config, Kernel, Loss, Parameter, Site, Targets, Trainable};
-use veilformer_engine::{Engine, Matrix, Places, Tensor, client, summed_places};
+use veilformer_engine::{Batch, Engine, Matrix, Tensor, client, softmax_keys, summed_places};
+use veilformer_multicore::Multicore;
 use veilformer_plain::executor::{Functions, PlainExecutor};
 use veilformer_plain::finetune::{FineTuner, Recipe};
 use veilformer_plain::parameters::Parameters;
@@ -37,9 +39,19 @@ pub(crate) fn config(layers: usize, first_norm: bool, lora_rank: usize) -> Confi
     }
 }
 
-pub(crate) fn budget(site: Site) -> Budget {
-    let squarings = if matches!(site, Site::Kernel(_)) { 2 } else { 0 };
-    let degree = if matches!(site, Site::LossInverse | Site::LossExp | Site::Optimizer) { 7 } else { 15 };
+/// The same with softmax attention.
+pub(crate) fn softmax(layers: usize, first_norm: bool, lora_rank: usize) -> Config {
+    Config { kernel: Kernel::Softmax, ..config(layers, first_norm, lora_rank) }
+}
+
+pub(crate) fn budget(kernel: Kernel, site: Site) -> Budget {
+    let squarings = if kernel == Kernel::Gaussian && matches!(site, Site::Kernel(_)) { 2 } else { 0 };
+    let degree = match site {
+        Site::LossInverse | Site::LossExp | Site::Optimizer => 7,
+        // Sums of five tokens' scores and of sixteen's.
+        Site::Normaliser(_) => 31,
+        _ => 15,
+    };
     Budget { degree, squarings, margin: 1.5 }
 }
 
@@ -81,6 +93,7 @@ impl Sample {
         for batch in data.chunks(SENTENCES) {
             run.step(batch).unwrap();
         }
+        let budget = |site| budget(config.kernel, site);
         let mut approximations = Approximations::calibrate(&config, run.ranges(), budget).unwrap();
         approximations.fit(Site::training(&config), run.ranges(), budget).unwrap();
         Self { config, parameters, approximations, data }
@@ -99,32 +112,54 @@ impl Sample {
         embed(&mut self.executor(), &self.config, &self.parameters, tokens).unwrap()
     }
 
-    pub(crate) fn places(&self, world: &World) -> [Places; 2] {
-        summed_places(&self.config, world.degrees(), SENTENCES).unwrap()
+    pub(crate) fn keys(&self, world: &World) -> [KeyRequests; 2] {
+        let places = summed_places(&self.config, world.degrees(), SENTENCES).unwrap();
+        let [mut big, small] = world.keys(&places);
+        softmax_keys(&world.parameters[0], &self.config, SENTENCES, &mut big).unwrap();
+        [big, small]
     }
 }
 
 pub(crate) type ToyEngine<'m, 's> = Engine<'m, Toy<'s>, Weights<'m>>;
 
-/// Encrypts the batch.
+/// Encrypts the batch and its labels.
+pub(crate) fn batch(
+    engine: &ToyEngine<'_, '_>,
+    client: &Client<'_>,
+    sample: &Sample,
+    world: &World,
+) -> Batch<Ciphertext<Multicore>> {
+    let inputs: Vec<_> = (0..SENTENCES).map(|s| sample.input(s)).collect();
+    let (places, scale) = (engine.input_places().unwrap(), engine.input_scale());
+    let entry = |s: usize, row: usize, column: usize| inputs[s].row(column)[row];
+    let input = client::coefficients(&places, scale, entry).unwrap();
+    let scores = engine.score_places().unwrap();
+    let counts = |s: usize, token: usize| token < sample.data[s].sequence.used;
+    let level = world.parameters[0].max_level();
+    let mask = client::mask(&scores, sample.config.heads, counts);
+    let (places, scale) = (engine.target_places().unwrap(), engine.target_scale());
+    let entry = |_: usize, class: usize, sentence: usize| {
+        let label = sample.data.get(sentence).map_or(0.0, |example| example.label);
+        f64::from(u8::from(sentence < SENTENCES && label as usize == class))
+    };
+    let target = client::coefficients(&places, scale, entry).unwrap();
+    let encrypt = |all: Vec<Vec<i64>>| all.iter().map(|one| client.encrypt(3, one)).collect();
+    Batch {
+        input: encrypt(input),
+        mask: mask.map(|slots| client.encrypt_slots(level, &slots)).collect(),
+        target: encrypt(target),
+    }
+}
+
+/// The batch, with the server.
 pub(crate) fn send<'s>(
     engine: &mut ToyEngine<'_, 's>,
     client: &Client<'_>,
     sample: &Sample,
     world: &World,
 ) -> [Tensor<Toy<'s>>; 2] {
-    let inputs: Vec<_> = (0..SENTENCES).map(|s| sample.input(s)).collect();
-    let (places, scale) = (engine.input_places().unwrap(), engine.input_scale());
-    let entry = |s: usize, row: usize, column: usize| inputs[s].row(column)[row];
-    let coefficients = client::coefficients(&places, scale, entry).unwrap();
-    let ciphertexts: Vec<_> = coefficients.iter().map(|c| client.encrypt(3, c)).collect();
-    let scores = engine.score_places().unwrap();
-    let counts = |s: usize, token: usize| token < sample.data[s].sequence.used;
-    let level = world.parameters[0].max_level();
-    let masks = client::mask(&scores, sample.config.heads, counts)
-        .map(|slots| client.encrypt_slots(level, &slots))
-        .collect();
-    [engine.input(&ciphertexts).unwrap(), engine.mask(masks).unwrap()]
+    let Batch { input, mask, .. } = batch(engine, client, sample, world);
+    [engine.input(&input).unwrap(), engine.mask(mask).unwrap()]
 }
 
 /// Encrypts the trained weights.
@@ -170,20 +205,4 @@ pub(crate) fn error(
         }
     }
     worst
-}
-
-/// Encrypts the labels.
-pub(crate) fn send_target<'s>(
-    engine: &mut ToyEngine<'_, 's>,
-    client: &Client<'_>,
-    sample: &Sample,
-) -> Tensor<Toy<'s>> {
-    let (places, scale) = (engine.target_places().unwrap(), engine.target_scale());
-    let entry = |_: usize, class: usize, sentence: usize| {
-        let label = sample.data.get(sentence).map_or(0.0, |example| example.label);
-        f64::from(u8::from(sentence < SENTENCES && label as usize == class))
-    };
-    let coefficients = client::coefficients(&places, scale, entry).unwrap();
-    let ciphertexts: Vec<_> = coefficients.iter().map(|c| client.encrypt(3, c)).collect();
-    engine.target(&ciphertexts).unwrap()
 }
