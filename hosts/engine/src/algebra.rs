@@ -83,6 +83,19 @@ pub trait Algebra {
         upper: bool,
     ) -> Result<Halves<Self::Vector>, Error>;
 
+    /// x + i·y at one level: two real vectors in one, for what does the same to both. [`Algebra::lower`] takes it for the
+    /// halves that it was made of.
+    ///
+    /// # Errors
+    /// From the scheme: other levels.
+    fn pair(&mut self, x: &Self::Vector, y: &Self::Vector) -> Result<Self::Vector, Error>;
+
+    /// Twice each of the real vectors that one was made of.
+    ///
+    /// # Errors
+    /// From the scheme.
+    fn apart(&mut self, z: &Self::Vector) -> Result<[Self::Vector; 2], Error>;
+
     /// Slots to f pieces at [`Rings::level`]: entries at [`Rings::message_scale`] times the slots.
     ///
     /// # Errors
@@ -105,6 +118,19 @@ pub trait Algebra {
         x: &Matrix<Self::Piece>,
         scale: f64,
     ) -> Result<Matrix<Self::Piece>, Error>;
+
+    /// w times each of several matrices of one layout.
+    ///
+    /// # Errors
+    /// From the algebra.
+    fn multiply_plain_each(
+        &mut self,
+        w: &PlainMatrix<'_>,
+        x: &[Matrix<Self::Piece>],
+        scale: f64,
+    ) -> Result<Vec<Matrix<Self::Piece>>, Error> {
+        x.iter().map(|x| self.multiply_plain(w, x, scale)).collect()
+    }
 
     /// x + y, at the lower level of the two.
     ///

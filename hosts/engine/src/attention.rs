@@ -30,6 +30,11 @@ impl<'t, G: Algebra> Terms<'t, G> {
     pub(crate) fn of(columns: &'t [Vec<G::Column>], rows: &'t [Vec<G::Row>]) -> Vec<Self> {
         columns.iter().zip(rows).map(|(columns, rows)| Self { columns, rows }).collect()
     }
+
+    /// Some of them.
+    pub(crate) fn only(self, terms: std::ops::Range<usize>) -> Self {
+        Self { columns: &self.columns[terms.clone()], rows: &self.rows[terms] }
+    }
 }
 
 impl<G: Algebra, M: Model> Engine<'_, G, M> {

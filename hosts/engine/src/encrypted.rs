@@ -136,6 +136,14 @@ impl<'a, A: Accelerator<Word = u64>, K: KeySource<A> + ?Sized> Algebra for Encry
         }
     }
 
+    fn pair(&mut self, x: &Ciphertext<A>, y: &Ciphertext<A>) -> Result<Ciphertext<A>, Error> {
+        Ok(self.bootstrap.combine(x, y)?)
+    }
+
+    fn apart(&mut self, z: &Ciphertext<A>) -> Result<[Ciphertext<A>; 2], Error> {
+        Ok(self.bootstrap.apart(z)?)
+    }
+
     fn lower(&mut self, (lower, upper): &Halves<Ciphertext<A>>) -> Result<Vec<Piece<A>>, Error> {
         let coefficients = match upper {
             Some(upper) => self.bootstrap.slot_to_coeff(&self.bootstrap.pair(lower, upper)?)?,
@@ -156,17 +164,34 @@ impl<'a, A: Accelerator<Word = u64>, K: KeySource<A> + ?Sized> Algebra for Encry
         x: &Matrix<Piece<A>>,
         scale: f64,
     ) -> Result<Matrix<Piece<A>>, Error> {
-        let accelerator = self.small().accelerator();
-        let pieces = self.gathered(x, x.level)?;
-        let x = EncryptedMatrix::new(x.entries, &pieces[..])?;
-        let level = pieces.first().map_or(0, Ciphertext::level);
-        let count = x.entries().layout.with_rows(w.shape().0)?.ciphertexts();
-        let chunk = CHUNK.min(count);
-        let limbs = SmallRing::<A, K>::scratch_limbs(x.entries(), level, chunk);
-        let mut scratch = (0..limbs).map(|_| accelerator.allocate()).collect::<Result<Vec<_>, _>>()?;
-        let mut out = places(count);
-        let entries = self.ring.multiply_plain(w, &x, scale, &mut scratch, &mut out)?;
-        Ok(Matrix { entries, level: level - 1, pieces: shared(out) })
+        let mut products = self.multiply_plain_each(w, std::slice::from_ref(x), scale)?;
+        products.pop().ok_or(Error::Form { operation: "a plaintext product" })
+    }
+
+    fn multiply_plain_each(
+        &mut self,
+        w: &PlainMatrix<'_>,
+        x: &[Matrix<Piece<A>>],
+        scale: f64,
+    ) -> Result<Vec<Matrix<Piece<A>>>, Error> {
+        let (ring, accelerator) = (self.ring, self.small().accelerator());
+        let mut products = Vec::with_capacity(x.len());
+        for x in x {
+            let pieces = self.gathered(x, x.level)?;
+            let level = pieces.first().map_or(0, Ciphertext::level);
+            let out = places(x.entries.layout.with_rows(w.shape().0)?.ciphertexts());
+            products.push((EncryptedMatrix::new(x.entries, pieces)?, level, out, x.entries));
+        }
+        // Each by itself has too few ciphertexts for several threads.
+        accelerator.for_each(&mut products, |_, (x, level, out, entries)| -> Result<(), Error> {
+            let chunk = CHUNK.min(out.len());
+            let limbs = SmallRing::<A, K>::scratch_limbs(x.entries(), *level, chunk);
+            let mut scratch = (0..limbs).map(|_| accelerator.allocate()).collect::<Result<Vec<_>, _>>()?;
+            *entries = ring.multiply_plain(w, x, scale, &mut scratch, out)?;
+            Ok(())
+        })?;
+        let product = |(_, level, out, entries)| Matrix { entries, level: level - 1, pieces: shared(out) };
+        Ok(products.into_iter().map(product).collect())
     }
 
     fn add(&mut self, x: &Matrix<Piece<A>>, y: &Matrix<Piece<A>>) -> Result<Matrix<Piece<A>>, Error> {

@@ -86,6 +86,13 @@ impl<G: Algebra, M: Model> Engine<'_, G, M> {
         let reach = approximation.interval().high();
         let [b, a] = self.raise_all(&places, [&hidden.gated, &hidden.packed])?;
         let polynomial = compose(&approximation, 1.0 / b.factor, 0.0);
+        // What the polynomial and the products here and in the backward pass leave over is dropped first.
+        let depth = (usize::BITS - (polynomial.len() - 1).leading_zeros()) as usize;
+        let products = 1 + usize::from(self.is_recording());
+        let b = self.each(&b, |slots, _, _, x| {
+            let enough = slots.floor() + depth + products;
+            if slots.level(x) > enough { Ok(slots.scale(x, 1.0, enough)?) } else { Ok(slots.duplicate(x)?) }
+        })?;
         let relu: Vec<f64> = polynomial.iter().map(|c| c / reach).collect();
         let relu = self.each(&b, |slots, _, _, x| Ok(slots.chebyshev(x, &relu)?))?;
         let relu = Slots { factor: 1.0 / reach, ..relu };

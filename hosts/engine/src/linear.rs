@@ -104,10 +104,8 @@ impl<G: Algebra, M: Model> Engine<'_, G, M> {
             Parameter::Expand(_) | Parameter::Contract(_) | Parameter::Output(_) => 1,
             _ => usize::MAX,
         };
-        let mut packed = Vec::with_capacity(x.packed.len());
-        for matrix in &x.packed {
-            packed.push(self.algebra.multiply_plain(&w, &matrix.at_most(level), scale)?);
-        }
+        let factors: Vec<_> = x.packed.iter().map(|matrix| matrix.at_most(level)).collect();
+        let packed = self.algebra.multiply_plain_each(&w, &factors, scale)?;
         Ok(Tensor::packed(places, packed, x.first))
     }
 
@@ -172,8 +170,7 @@ impl<G: Algebra, M: Model> Engine<'_, G, M> {
             let entry = |output: usize, input: usize| model.weight(weight, output, first + input);
             let w = PlainMatrix::quantize(places.layout(), &entries.layout, &mut words, entry)?;
             let w = w.with_bound(bound / entries.bound);
-            let products = packed.iter().map(|matrix| self.algebra.multiply_plain(&w, matrix, scale));
-            let products = products.collect::<Result<Vec<_>, Error>>()?;
+            let products = self.algebra.multiply_plain_each(&w, packed, scale)?;
             sum = Some(match sum {
                 None => products,
                 // At scales as close as the integers that brought both there allow.

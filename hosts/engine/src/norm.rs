@@ -76,7 +76,7 @@ impl<G: Algebra, M: Model> Engine<'_, G, M> {
     }
 
     /// constant·(sum over the rows of a sentence), in all its rows: one level below what `start` makes of the vectors of
-    /// one sentence's ciphertexts, of which it is told the first and the half.
+    /// one sentence's ciphertexts, of which it is told the first and the half. Both halves are turned as one vector.
     pub(crate) fn row_sums(
         &mut self,
         places: &Places,
@@ -91,30 +91,39 @@ impl<G: Algebra, M: Model> Engine<'_, G, M> {
             let mut both = Vec::with_capacity(2);
             for upper in [false, true] {
                 let parts: Vec<&G::Vector> = of_one.iter().filter_map(|x| half_of(x, upper)).collect();
-                if parts.is_empty() {
-                    continue;
+                if !parts.is_empty() {
+                    both.push(start(self.algebra.slots(), &parts, group * together, upper)?);
                 }
-                let arithmetic = self.algebra.slots();
-                let mut sum = start(arithmetic, &parts, group * together, upper)?;
-                for &turn in turns.cyclic.iter().chain(&turns.bounded) {
-                    let turned = arithmetic.rotate(&sum, turn as i64)?;
-                    arithmetic.add_assign(&mut sum, &turned)?;
-                }
-                let known = |slot: usize| match places.at(group * together, upper, slot) {
-                    Some((_, row, _)) if turns.bounded.is_empty() || row % rank == 0 => constant,
-                    _ => 0.0,
-                };
-                let level = arithmetic.level(&sum).saturating_sub(1);
-                let mut sum = arithmetic.multiply_known(&sum, &known, level)?;
-                for &turn in &turns.bounded {
-                    let turned = arithmetic.rotate(&sum, -(turn as i64))?;
-                    arithmetic.add_assign(&mut sum, &turned)?;
-                }
-                both.push(sum);
             }
             let mut both = both.into_iter();
             let lower = both.next().ok_or(Error::Form { operation: "a sum" })?;
-            sums.push((lower, both.next()));
+            // What is taken apart is doubled.
+            let (mut sum, constant, paired) = match both.next() {
+                Some(upper) => (self.algebra.pair(&lower, &upper)?, 0.5 * constant, true),
+                None => (lower, constant, false),
+            };
+            let arithmetic = self.algebra.slots();
+            for &turn in turns.cyclic.iter().chain(&turns.bounded) {
+                let turned = arithmetic.rotate(&sum, turn as i64)?;
+                arithmetic.add_assign(&mut sum, &turned)?;
+            }
+            // Wherever the upper half has an entry, the lower one has.
+            let known = |slot: usize| match places.at(group * together, false, slot) {
+                Some((_, row, _)) if turns.bounded.is_empty() || row % rank == 0 => constant,
+                _ => 0.0,
+            };
+            let level = arithmetic.level(&sum).saturating_sub(1);
+            let mut sum = arithmetic.multiply_known(&sum, &known, level)?;
+            for &turn in &turns.bounded {
+                let turned = arithmetic.rotate(&sum, -(turn as i64))?;
+                arithmetic.add_assign(&mut sum, &turned)?;
+            }
+            sums.push(if paired {
+                let [lower, upper] = self.algebra.apart(&sum)?;
+                (lower, Some(upper))
+            } else {
+                (sum, None)
+            });
         }
         Ok(sums)
     }

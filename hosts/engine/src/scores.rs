@@ -101,24 +101,37 @@ impl<G: Algebra, M: Model> Engine<'_, G, M> {
         }
     }
 
+    /// The sum of the scores of all sentences, where every one has a column to itself: queries of first tokens.
+    fn together(&mut self, scores: &[Matrix<G::Piece>]) -> Result<Matrix<G::Piece>, Error> {
+        let mut sum = scores.first().ok_or(FORM)?.clone();
+        for more in &scores[1..] {
+            let bound = sum.entries.bound;
+            sum = self.algebra.add(&sum, more)?;
+            sum.entries.bound = bound;
+        }
+        Ok(sum)
+    }
+
     /// Sᵀ·X for every head.
     pub(crate) fn values_transposed(
         &mut self,
         scores: &Tensor<G>,
         x: &Tensor<G>,
     ) -> Result<Tensor<G>, Error> {
-        let (mut columns, mut mixed) = (Vec::new(), Vec::new());
-        for (sentence, scores_of) in self.scores_of(scores)?.iter().enumerate() {
-            let matrix = x.packed.get(if x.first { 0 } else { sentence }).ok_or(FORM)?;
+        let packed = self.scores_of(scores)?;
+        let apart = if x.first { vec![self.together(&packed)?] } else { packed.clone() };
+        let mut mixed = Vec::with_capacity(packed.len());
+        for (matrix, scores_of) in x.packed.iter().zip(&apart) {
             let matrix = matrix.at_most(scores_of.level.saturating_sub(1));
-            let rows = self.rows_by_head(scores_of)?;
-            let scale = self.turned_scale(&matrix)?;
+            let (rows, scale) = (self.rows_by_head(scores_of)?, self.turned_scale(&matrix)?);
             let rows = self.transposed(&rows, scores_of.level, &scores.places, scale)?;
-            if sentence == 0 || !x.first {
-                columns = self.head_columns(&matrix, Side::Scatter)?;
+            let columns = self.head_columns(&matrix, Side::Scatter)?;
+            for sentence in 0..if x.first { packed.len() } else { 1 } {
+                let own = if x.first { sentence..sentence + 1 } else { 0..rows[0].len() };
+                let terms = Terms::of(&columns, &rows).into_iter().map(|terms| terms.only(own.clone()));
+                let product = self.assemble(&terms.collect::<Vec<_>>(), matrix.entries.bound, false)?;
+                mixed.push(Self::tempered(product));
             }
-            let product = self.assemble(&Terms::of(&columns, &rows), matrix.entries.bound, false)?;
-            mixed.push(Self::tempered(product));
         }
         Ok(Tensor::packed(self.places(self.config().width, false)?, mixed, false))
     }
@@ -141,7 +154,7 @@ impl<G: Algebra, M: Model> Engine<'_, G, M> {
         let (gaussian, length) = (self.config().kernel == Kernel::Gaussian, self.config().length);
         let queries = e.places.used();
         let (mut by_query, mut by_key): (Vec<Matrix<G::Piece>>, Vec<_>) = (Vec::new(), Vec::new());
-        let (mut query_columns, mut sums) = (Vec::new(), Vec::new());
+        let (mut query_columns, mut sums, mut turned) = (Vec::new(), Vec::new(), Vec::new());
         for (sentence, (exponents, keys)) in e.packed.iter().zip(&key.packed).enumerate() {
             let own = query.packed.get(if e.first { 0 } else { sentence }).ok_or(FORM)?;
             let level = own.level.min(keys.level).min(exponents.level.saturating_sub(1));
@@ -177,12 +190,23 @@ impl<G: Algebra, M: Model> Engine<'_, G, M> {
             }
             if wanted[1] {
                 let scale = self.turned_scale(&own)?;
-                let rows = self.transposed(&rows, exponents.level, &e.places, scale)?;
-                let mixed = self.assemble(&Terms::of(&query_columns, &rows), own.entries.bound, false)?;
+                let own_rows = if e.first { sentence..sentence + 1 } else { 0..queries };
+                if !e.first {
+                    turned = self.transposed(&rows, exponents.level, &e.places, scale)?;
+                } else if sentence == 0 {
+                    let all = self.together(&e.packed)?;
+                    let rows = self.rows_by_head(&all)?;
+                    turned = self.transposed(&rows, all.level, &e.places, scale)?;
+                }
+                let terms = Terms::of(&query_columns, &turned).into_iter();
+                let terms: Vec<_> = terms.map(|terms| terms.only(own_rows.clone())).collect();
+                let mixed = self.assemble(&terms, own.entries.bound, false)?;
                 let mut mixed = Self::tempered(mixed);
                 if gaussian {
-                    let mut sums = Vec::new();
-                    self.add_sums(&mut sums, &rows)?;
+                    let mut sums = Vec::with_capacity(turned.len());
+                    for rows in &turned {
+                        sums.push(vec![self.algebra.total(&rows[own_rows.clone()])?]);
+                    }
                     let held = self.weighed(&keys, &key_columns, &sums, length, false)?;
                     mixed = self.difference(&mixed, &held)?;
                 }

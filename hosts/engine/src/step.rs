@@ -40,6 +40,7 @@ impl<G: Algebra, M: Model> Engine<'_, G, M> {
         steps: u32,
     ) -> Result<Tensor<G>, Error> {
         self.gradients = Gradients::default();
+        self.waiting.clear();
         self.record(true);
         let outputs = self.differentiate(batch);
         self.record(false);

@@ -3,7 +3,9 @@
 use crate::Places;
 use crate::algebra::{Algebra, Halves, Matrix};
 use std::cell::RefCell;
+use std::collections::HashMap;
 use std::rc::Rc;
+use veilformer::transformer::Projection;
 
 /// Vectors of slots: lower and upper halves of the ciphertexts of a tensor; slots hold `factor` times the entries.
 pub struct Slots<V> {
@@ -82,6 +84,8 @@ pub struct Tensor<G: Algebra> {
     pub(crate) rows: RefCell<Option<RowsOf<G>>>,
     /// They may still be on their way.
     pub(crate) waiting: Option<Rc<Waiting<G>>>,
+    /// This times LoRA's A of projections that have not been asked for yet.
+    pub(crate) adapters: RefCell<HashMap<Projection, Vec<Matrix<G::Piece>>>>,
     /// What a product of scores with this takes in.
     pub(crate) mask: Option<Rc<Mask<G::Vector>>>,
     /// Whether it has one row of tokens for all sentences: the first token of each.
@@ -98,6 +102,7 @@ impl<G: Algebra> Tensor<G> {
             masked: RefCell::new(None),
             rows: RefCell::new(None),
             waiting: None,
+            adapters: RefCell::default(),
             mask: None,
             first,
         }

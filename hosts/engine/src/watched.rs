@@ -140,6 +140,14 @@ impl<G: Algebra, F: FnMut(Operation, Moment)> Algebra for Watched<G, F> {
         self.step(operation, |inner| inner.raise(pieces, upper))
     }
 
+    fn pair(&mut self, x: &G::Vector, y: &G::Vector) -> Result<G::Vector, Error> {
+        self.step(Operation::SlotSum, |inner| inner.pair(x, y))
+    }
+
+    fn apart(&mut self, z: &G::Vector) -> Result<[G::Vector; 2], Error> {
+        self.step(Operation::Rotation, |inner| inner.apart(z))
+    }
+
     fn lower(&mut self, x: &Halves<G::Vector>) -> Result<Vec<G::Piece>, Error> {
         self.step(Operation::Lower, |inner| inner.lower(x))
     }
@@ -155,6 +163,15 @@ impl<G: Algebra, F: FnMut(Operation, Moment)> Algebra for Watched<G, F> {
         scale: f64,
     ) -> Result<Matrix<G::Piece>, Error> {
         self.step(Operation::PlainProduct, |inner| inner.multiply_plain(w, x, scale))
+    }
+
+    fn multiply_plain_each(
+        &mut self,
+        w: &PlainMatrix<'_>,
+        x: &[Matrix<G::Piece>],
+        scale: f64,
+    ) -> Result<Vec<Matrix<G::Piece>>, Error> {
+        self.step(Operation::PlainProduct, |inner| inner.multiply_plain_each(w, x, scale))
     }
 
     fn add(&mut self, x: &Matrix<G::Piece>, y: &Matrix<G::Piece>) -> Result<Matrix<G::Piece>, Error> {

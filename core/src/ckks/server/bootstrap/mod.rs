@@ -150,10 +150,32 @@ impl<'a, A: Accelerator, K: KeySource<A> + ?Sized> Bootstrap<'a, A, K> {
         if let Some(have) = [x.level(), y.level()].into_iter().find(|level| *level < floor) {
             return Err(Error::LevelsExhausted { have, need: floor });
         }
-        let (mut packed, mut y) = (ev.drop_to(x, floor)?, ev.drop_to(y, floor)?);
-        self.multiply_by_i_assign(&mut y)?;
-        ev.add_assign(&mut packed, &y)?;
-        Ok(packed)
+        self.combine(&ev.drop_to(x, floor)?, &ev.drop_to(y, floor)?)
+    }
+
+    /// x + i·y at the level of both, below [`BootstrapPlan::top`]: for what does the same to two real vectors.
+    ///
+    /// # Errors
+    /// [`Error::Level`] when the levels differ.
+    pub fn combine(&self, x: &Ciphertext<A>, y: &Ciphertext<A>) -> Result<Ciphertext<A>, Error> {
+        let mut sum = y.duplicate(self.evaluator.accelerator)?;
+        self.multiply_by_i_assign(&mut sum)?;
+        self.evaluator.add_assign(&mut sum, x)?;
+        Ok(sum)
+    }
+
+    /// Twice the real and twice the imaginary part.
+    ///
+    /// # Errors
+    /// [`Error::MissingKey`].
+    pub fn apart(&self, z: &Ciphertext<A>) -> Result<[Ciphertext<A>; 2], Error> {
+        let (ev, mut re) = (&self.evaluator, self.evaluator.conjugate(z)?);
+        // z̄ − z = −2i·Im z.
+        let mut im = re.duplicate(ev.accelerator)?;
+        ev.sub_assign(&mut im, z)?;
+        self.multiply_by_i_assign(&mut im)?;
+        ev.add_assign(&mut re, z)?;
+        Ok([re, im])
     }
 
     /// From coefficients, as [`Bootstrap::slot_to_coeff`] leaves them: slot
