@@ -32,7 +32,7 @@ pub struct Counting {
 }
 
 use Kernel::{
-    Combination, Diagonal, KeyTerm, MatrixTerm, Permutation, PowerTerm, Product, Scaling, Stream, Transform,
+    Combination, Hoisted, KeyTerm, MatrixTerm, Permutation, PowerTerm, Product, Scaling, Stream, Transform,
 };
 
 impl Counting {
@@ -75,6 +75,14 @@ impl Counting {
         } else {
             Err(Error::Shape { have: self.chain.moduli().len(), need: basis.len() })
         }
+    }
+
+    /// Terms of a product with weights: bodies are a dense product; masks are one by 2k points, with a transform of so
+    /// many stages.
+    pub(super) fn row_terms(&self, rows: usize, inputs: usize, sums: usize, primes: usize) -> f64 {
+        let (k, inputs) = (rows as f64, inputs as f64);
+        let masks = (k * inputs).min(2.0 * inputs + 5.0 + 2.5 * (2.0 * k).log2());
+        k * (inputs + masks) * (sums * primes) as f64
     }
 
     fn scratch(&self, limbs: usize) -> Result<(), Error> {
@@ -289,7 +297,6 @@ impl Accelerator for Counting {
         Ok(())
     }
 
-    /// Bodies are a dense product; masks are one by 2k points, with a transform of so many stages.
     fn row_products(
         &self,
         basis: Basis,
@@ -299,9 +306,8 @@ impl Accelerator for Counting {
         sums: &mut [RowSums<'_, CountedLimb>],
     ) -> Result<(), Error> {
         check_rows(&self.chain, basis, rows, weights, x, sums)?;
-        let (k, inputs) = (rows as f64, x.len() as f64);
-        let masks = (k * inputs).min(2.0 * inputs + 5.0 + 2.5 * (2.0 * k).log2());
-        let terms = k * (inputs + masks) * (sums.len() * basis.len()) as f64;
+        let k = rows as f64;
+        let terms = self.row_terms(rows, x.len(), sums.len(), basis.len());
         let streams = (k + 1.0) * (sums.len() * basis.len()) as f64;
         self.add(sums.len() * rows, sums.len() * (rows + 1), &[(MatrixTerm, terms), (Stream, streams)]);
         Ok(())
@@ -435,9 +441,7 @@ impl Accelerator for Counting {
         self.scratch(threads * of_thread)?;
         let all = |each: usize| (each * limbs) as f64;
         let units = [
-            (KeyTerm, all(2 * digits.len() * switched)),
-            (Permutation, all(2 * switched)),
-            (Diagonal, all(2 * sums.len() * steps.len())),
+            (Hoisted, all(2 * digits.len() * switched + 2 * sums.len() * steps.len())),
             (Stream, all(2 * sums.len())),
         ];
         self.add(4 * threads * limbs, limbs, &units);

@@ -20,8 +20,8 @@ pub enum Kernel {
     Combination,
     /// A digit times one limb of a key, added up.
     KeyTerm,
-    /// A rotated limb times one diagonal of a transform, added up.
-    Diagonal,
+    /// A term of the fused sums of a transform: a digit times a key, or what was rotated times a diagonal.
+    Hoisted,
     /// A multiply-accumulate of a product with plaintext weights.
     MatrixTerm,
     /// A term of a sum over odd powers.
@@ -38,7 +38,7 @@ impl Kernel {
         Self::Scaling,
         Self::Combination,
         Self::KeyTerm,
-        Self::Diagonal,
+        Self::Hoisted,
         Self::MatrixTerm,
         Self::PowerTerm,
     ];
@@ -51,6 +51,8 @@ pub struct Work {
     shared: [f64; Kernel::ALL.len()],
     /// Kernels that were called.
     pub calls: f64,
+    /// Times that work was handed out to other threads.
+    pub forks: f64,
 }
 
 impl Work {
@@ -79,6 +81,7 @@ impl Work {
             alone: each(&self.alone, &other.alone),
             shared: each(&self.shared, &other.shared),
             calls: f(self.calls, other.calls),
+            forks: f(self.forks, other.forks),
         }
     }
 }
@@ -168,6 +171,7 @@ impl Meter {
         let factor = match state.spread {
             Some(factor) => Some(factor),
             None if threads > 1 && items > 1 && words >= super::counting::PARALLEL_WORDS => {
+                state.work.forks += 1.0;
                 Some(uneven(items))
             }
             None => None,
@@ -218,6 +222,7 @@ impl Meter {
     fn enter(&self, factor: f64) -> bool {
         let Ok(mut state) = self.state.lock() else { return false };
         let outermost = state.spread.is_none();
+        state.work.forks += f64::from(u8::from(outermost));
         state.spread.get_or_insert(factor);
         outermost
     }

@@ -22,7 +22,7 @@ impl Share {
     /// Seconds, by both rings' rates.
     pub fn seconds(&self, rates: &[Rates; 2]) -> f64 {
         let calls: f64 = self.work.iter().map(|work| work.calls).sum();
-        let host = (self.host_s - calls * rates[0].bookkeeping_s).max(0.0);
+        let host = (self.host_s - calls * rates[1].bookkeeping_s).max(0.0);
         host + self.work.iter().zip(rates).map(|(work, rates)| rates.seconds(work)).sum::<f64>()
     }
 
