@@ -59,11 +59,19 @@ pub struct TrainedPlaces {
 }
 
 impl TrainedPlaces {
-    /// Of the trained weights of a model whose tensors have such places as `tokens`.
+    /// Of LoRA's factors and the head, of a model whose tensors have such places as `tokens`.
     ///
     /// # Errors
     /// Those of [`Places::new`].
-    pub fn new(config: &Config, set: Trainable, tokens: &Places) -> Result<Self, Error> {
+    pub fn new(config: &Config, tokens: &Places) -> Result<Self, Error> {
+        Self::of(config, Trainable::Adapters, tokens)
+    }
+
+    /// Of a set of trained weights.
+    ///
+    /// # Errors
+    /// Those of [`Places::new`].
+    pub fn of(config: &Config, set: Trainable, tokens: &Places) -> Result<Self, Error> {
         let columns = tokens.layout().columns();
         let (mut spans, mut next, mut longest): (Vec<Span>, usize, usize) = (Vec::new(), 0, 1);
         for parameter in set.parameters(config) {
@@ -160,7 +168,7 @@ impl<G: Algebra, M: Model> Engine<'_, G, M> {
     /// # Errors
     /// Those of [`Places::new`].
     pub fn trained_places(&self) -> Result<TrainedPlaces, Error> {
-        TrainedPlaces::new(self.config(), self.set, &self.input_places()?)
+        TrainedPlaces::of(self.config(), self.set, &self.input_places()?)
     }
 
     /// Takes encrypted weights in: lower and upper slots of every ciphertext of [`Engine::trained_places`], within ±1.
