@@ -5,7 +5,7 @@
 //! they stay in a calibrated interval instead.
 
 use super::forward::{Keep, LayerTape, Outcome, Record};
-use super::{Config, Executor, Kernel, Projection, Targets, TrainingExecutor};
+use super::{Config, Executor, Kernel, Targets, TrainingExecutor};
 
 /// What attention leaves behind.
 pub struct AttentionTape<K: Keep, T> {
@@ -62,37 +62,9 @@ pub(super) fn attention_backward<E: TrainingExecutor>(
     if wanted.query || wanted.key {
         let d_scores = ex.head_products(&d_mixed, &tape.value)?;
         let e = ex.kernel_backward(&tape.scores, &d_scores, layer)?;
-        if wanted.query {
-            gradients.query = Some(exponent_backward(config, ex, tape, &e, Projection::Query)?);
-        }
-        if wanted.key {
-            gradients.key = Some(exponent_backward(config, ex, tape, &e, Projection::Key)?);
-        }
+        let by = [&tape.query, &tape.key];
+        [gradients.query, gradients.key] =
+            ex.exponents_backward(config, &e, by, [wanted.query, wanted.key])?;
     }
     Ok(gradients)
-}
-
-/// The gradient by queries or keys, from E, that by the exponents z.
-///
-/// Softmax: z_ij = q_i·k_j/√n gives dq_i = (E·K)_i/√n and dk_j = (Eᵀ·Q)_j/√n. The Gaussian kernel's
-/// z_ij = −‖q_i − k_j‖²/(2√n) gives dq_i = ((E·K)_i − (E·1)_i·q_i)/√n and dk_j = ((Eᵀ·Q)_j − (Eᵀ·1)_j·k_j)/√n.
-fn exponent_backward<E: TrainingExecutor>(
-    config: &Config,
-    ex: &mut E,
-    tape: &AttentionTape<Record, E::Tensor>,
-    e: &E::Tensor,
-    by: Projection,
-) -> Result<E::Tensor, E::Error> {
-    let mut gradient = match by {
-        Projection::Query => ex.mix(e, &tape.key)?,
-        _ => ex.mix_transposed(e, &tape.query)?,
-    };
-    if config.kernel == Kernel::Gaussian {
-        let held = match by {
-            Projection::Query => ex.weigh_by_rows(e, &tape.query)?,
-            _ => ex.weigh_by_columns(e, &tape.key)?,
-        };
-        gradient = ex.subtract(&gradient, &held)?;
-    }
-    ex.scale(&gradient, 2.0 * config.kernel_scale())
 }

@@ -4,7 +4,7 @@
 //! layer 0 stops at its LoRA factors, without a gradient by its input.
 
 use super::attention::attention_backward;
-use super::forward::{HeadTape, LayerTape, ProjectionTape, Record, Tape};
+use super::forward::{HeadTape, LayerTape, Record, Tape};
 use super::{Config, Loss, Norm, Parameter, Projection, Site, Targets, Trainable, TrainingExecutor};
 
 /// The gradient of the loss by the logits: softmax(y) − t, or y − t. The target is a tensor like the logits (one-hot
@@ -139,38 +139,37 @@ impl<E: TrainingExecutor> Backward<'_, E> {
         let x = tape.normed.as_ref().unwrap_or(&tape.input);
         let x_query = tape.first.as_ref().unwrap_or(x);
         let [lora_query, lora_key, lora_value] = &tape.lora;
-        let key = self.projection(x, lora_key, d.key, Projection::Key, layer, through)?;
-        let value = self.projection(x, lora_value, d.value, Projection::Value, layer, through)?;
-        let query = self.projection(x_query, lora_query, d.query, Projection::Query, layer, through)?;
-        let (Some(key), Some(value), Some(query)) = (key, value, query) else { return Ok(None) };
-        let dx = self.ex.add(&key, &value)?;
-        self.add_rows(&dx, &query, tape.first.is_some()).map(Some)
-    }
-
-    /// y = x·W + (x·A)·B; the gradient by x where it goes on `through` the layer.
-    fn projection(
-        &mut self,
-        x: &E::Tensor,
-        lora: &ProjectionTape<Record, E::Tensor>,
-        dy: Option<E::Tensor>,
-        projection: Projection,
-        layer: usize,
-        through: bool,
-    ) -> Wanted<E> {
-        let Some(dy) = dy else { return Ok(None) };
-        let weight = Parameter::Attention(projection, layer);
-        self.weight(x, &dy, weight)?;
-        let mut dx = if through { Some(self.ex.linear_transposed(&dy, weight)?) } else { None };
-        if let Some(down) = &lora.0 {
-            let weight = Parameter::LoraDown(projection, layer);
-            let d_down = self.linear(down, &dy, Parameter::LoraUp(projection, layer))?;
-            self.weight(x, &d_down, weight)?;
-            if let Some(sum) = &mut dx {
-                let more = self.ex.linear_transposed(&d_down, weight)?;
+        let inputs = [
+            (x, lora_key, d.key, Projection::Key),
+            (x, lora_value, d.value, Projection::Value),
+            (x_query, lora_query, d.query, Projection::Query),
+        ];
+        // y = x·W + (x·A)·B. An executor may make all gradients by x·A at once, before the first is used.
+        let (mut by_input, mut by_adapter) = ([None, None, None], [None, None, None]);
+        let mut of = [None; 3];
+        for (i, (x, lora, dy, projection)) in inputs.into_iter().enumerate() {
+            let Some(dy) = dy else { continue };
+            let weight = Parameter::Attention(projection, layer);
+            self.weight(x, &dy, weight)?;
+            if through {
+                by_input[i] = Some(self.ex.linear_transposed(&dy, weight)?);
+            }
+            if let Some(down) = &lora.0 {
+                by_adapter[i] = Some(self.linear(down, &dy, Parameter::LoraUp(projection, layer))?);
+            }
+            of[i] = Some((x, Parameter::LoraDown(projection, layer)));
+        }
+        for ((d_down, of), sum) in by_adapter.iter().zip(of).zip(&mut by_input) {
+            let (Some(d_down), Some((x, weight))) = (d_down, of) else { continue };
+            self.weight(x, d_down, weight)?;
+            if let Some(sum) = sum {
+                let more = self.ex.linear_transposed(d_down, weight)?;
                 *sum = self.ex.add(sum, &more)?;
             }
         }
-        Ok(dx)
+        let [Some(key), Some(value), Some(query)] = by_input else { return Ok(None) };
+        let dx = self.ex.add(&key, &value)?;
+        self.add_rows(&dx, &query, tape.first.is_some()).map(Some)
     }
 
     /// Adds gradients of all tokens, or of token 0.

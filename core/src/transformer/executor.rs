@@ -1,6 +1,6 @@
 //! What an execution of the model must be able to do.
 
-use super::{Norm, Parameter, Site, Trainable};
+use super::{Config, Kernel, Norm, Parameter, Site, Trainable};
 
 /// Carries out the forward pass. Tensors are T×d unless said otherwise, one row per token.
 ///
@@ -117,6 +117,31 @@ pub trait TrainingExecutor: Executor {
         d_scores: &Self::Tensor,
         layer: usize,
     ) -> Result<Self::Tensor, Self::Error>;
+
+    /// E, the gradient by the exponents of the scores, → those by queries and keys, where wanted.
+    ///
+    /// Softmax: z_ij = q_i·k_j/√n gives dq_i = (E·K)_i/√n and dk_j = (Eᵀ·Q)_j/√n. The Gaussian kernel's
+    /// z_ij = −‖q_i − k_j‖²/(2√n) gives dq_i = ((E·K)_i − (E·1)_i·q_i)/√n and dk_j = ((Eᵀ·Q)_j − (Eᵀ·1)_j·k_j)/√n.
+    /// Both read the same matrices: an executor may make them in one go.
+    fn exponents_backward(
+        &mut self,
+        config: &Config,
+        e: &Self::Tensor,
+        [query, key]: [&Self::Tensor; 2],
+        wanted: [bool; 2],
+    ) -> Result<[Option<Self::Tensor>; 2], Self::Error> {
+        let mut gradients = [None, None];
+        for (i, gradient) in gradients.iter_mut().enumerate().filter(|(i, _)| wanted[*i]) {
+            let mut sum = if i == 0 { self.mix(e, key)? } else { self.mix_transposed(e, query)? };
+            if config.kernel == Kernel::Gaussian {
+                let held =
+                    if i == 0 { self.weigh_by_rows(e, query)? } else { self.weigh_by_columns(e, key)? };
+                sum = self.subtract(&sum, &held)?;
+            }
+            *gradient = Some(self.scale(&sum, 2.0 * config.kernel_scale())?);
+        }
+        Ok(gradients)
+    }
 
     /// dy → dx through a layer norm of x; adds to the gradients of gain and bias where they are trained.
     ///

@@ -3,7 +3,6 @@
 use crate::algebra::{Algebra, Matrix};
 use crate::executor::Engine;
 use crate::functions::compose;
-use crate::linear::FACTOR_SCALE;
 use crate::tensor::{Mask, Masked, Slots};
 use crate::{Error, Places, Tensor};
 use std::rc::Rc;
@@ -21,9 +20,16 @@ type Queries<G> = (Matrix<<G as Algebra>::Piece>, Vec<<G as Algebra>::Column>);
 const NOISE_SHARE: f64 = 256.0;
 
 /// Columns and rows whose products are added up.
-struct Terms<G: Algebra> {
-    columns: Vec<G::Column>,
-    rows: Vec<G::Row>,
+pub(crate) struct Terms<'t, G: Algebra> {
+    pub(crate) columns: &'t [G::Column],
+    pub(crate) rows: &'t [G::Row],
+}
+
+impl<'t, G: Algebra> Terms<'t, G> {
+    /// Those of every head.
+    pub(crate) fn of(columns: &'t [Vec<G::Column>], rows: &'t [Vec<G::Row>]) -> Vec<Self> {
+        columns.iter().zip(rows).map(|(columns, rows)| Self { columns, rows }).collect()
+    }
 }
 
 impl<G: Algebra, M: Model> Engine<'_, G, M> {
@@ -60,6 +66,7 @@ impl<G: Algebra, M: Model> Engine<'_, G, M> {
             let mut entries = None;
             for (keys, (of_head, query_columns)) in keys.chunks(features).zip(&queries) {
                 let key_columns = self.algebra.columns(keys, Side::Gather)?;
+                let query_columns = &query_columns[..places.used()];
                 let (of_rows, rows) =
                     self.algebra.exponents(&key_columns[..length], of_head, query_columns, bound)?;
                 entries = Some(of_rows);
@@ -89,7 +96,7 @@ impl<G: Algebra, M: Model> Engine<'_, G, M> {
     }
 
     /// The rows of a head, at places 0, 1, ….
-    fn head(
+    pub(crate) fn head(
         &mut self,
         x: &Matrix<G::Piece>,
         first: usize,
@@ -131,9 +138,10 @@ impl<G: Algebra, M: Model> Engine<'_, G, M> {
         };
         let mut mixed: Vec<Matrix<G::Piece>> = Vec::with_capacity(value.packed.len());
         for (values, scores_of) in value.packed.iter().zip(&packed) {
-            let rows = self.algebra.split(&scores_of.at_most(values.level))?;
+            let rows = self.rows_by_head(&scores_of.at_most(values.level))?;
             let bound = values.entries.bound * length as f64;
-            let own = self.mix_rows(values, rows, length, bound, scores.first)?;
+            let columns = self.head_columns(values, Side::Scatter)?;
+            let own = self.assemble(&Terms::of(&columns, &rows), bound, scores.first)?;
             // Without a mask it is a gradient.
             let own = if value.mask.is_none() { Self::tempered(own) } else { own };
             match mixed.first_mut() {
@@ -174,35 +182,30 @@ impl<G: Algebra, M: Model> Engine<'_, G, M> {
         Ok(masked)
     }
 
-    /// Σ column ⊗ row, the columns those of a matrix of features, the rows `count` for every head.
-    fn mix_rows(
-        &mut self,
-        x: &Matrix<G::Piece>,
-        rows: Vec<G::Row>,
-        count: usize,
-        bound: f64,
-        first: bool,
-    ) -> Result<Matrix<G::Piece>, Error> {
-        let mut rows = rows.into_iter();
-        let mut terms = Vec::new();
-        for columns in self.head_columns(x, Side::Scatter)? {
-            terms.push(Terms {
-                columns: columns.into_iter().take(count).collect(),
-                rows: rows.by_ref().take(count).collect(),
-            });
-        }
-        self.assemble(&terms, bound, first)
+    /// The rows of a sentence's scores, head by head: one for every key.
+    pub(crate) fn rows_by_head(&mut self, scores: &Matrix<G::Piece>) -> Result<Vec<Vec<G::Row>>, Error> {
+        let (length, mut rows) = (self.config().length, self.algebra.split(scores)?.into_iter());
+        Ok((0..self.config().heads).map(|_| rows.by_ref().take(length).collect()).collect())
     }
 
     /// The columns of every head of a matrix of features.
-    fn head_columns(&mut self, x: &Matrix<G::Piece>, side: Side) -> Result<Vec<Vec<G::Column>>, Error> {
+    pub(crate) fn head_columns(
+        &mut self,
+        x: &Matrix<G::Piece>,
+        side: Side,
+    ) -> Result<Vec<Vec<G::Column>>, Error> {
         let rows = self.algebra.split(x)?;
         rows.chunks(self.config().head_width()).map(|rows| self.algebra.columns(rows, side)).collect()
     }
 
     /// Σ column ⊗ row for every head, heads below each other: a matrix of all features, within `bound`. Of gradients that
     /// is an estimate: one level above the bottom there is room, and their own bounds are calibrated.
-    fn assemble(&mut self, terms: &[Terms<G>], bound: f64, first: bool) -> Result<Matrix<G::Piece>, Error> {
+    pub(crate) fn assemble(
+        &mut self,
+        terms: &[Terms<'_, G>],
+        bound: f64,
+        first: bool,
+    ) -> Result<Matrix<G::Piece>, Error> {
         let form = Error::Form { operation: "a product with scores" };
         let (features, width) = (self.config().head_width(), self.config().width);
         let places = self.places(width, first)?;
@@ -211,7 +214,7 @@ impl<G: Algebra, M: Model> Engine<'_, G, M> {
             (0..places.layout().ciphertexts()).map(|_| Vec::new()).collect();
         let mut result = None;
         for (head, Terms { columns, rows }) in terms.iter().enumerate() {
-            let pairs: Vec<_> = columns.iter().zip(rows).collect();
+            let pairs: Vec<_> = columns.iter().zip(*rows).collect();
             let product = self.algebra.scatter(&pairs, bound)?;
             let at = head * features;
             let piece = product.pieces.first().ok_or(form)?.clone();
@@ -251,170 +254,5 @@ impl<G: Algebra, M: Model> Engine<'_, G, M> {
             pieces.push(Rc::new(piece));
         }
         Ok(Matrix { entries: Entries { layout: *places.layout(), ..entries }, level, pieces })
-    }
-
-    /// X·Yᵀ for every head, in the places of scores: row h·T + j holds what row j of Y makes with all rows of X. Entries are
-    /// within `reach`, or whatever the factors' bounds allow.
-    pub(crate) fn products_of_heads(
-        &mut self,
-        x: &Tensor<G>,
-        y: &Tensor<G>,
-        reach: Option<f64>,
-    ) -> Result<Tensor<G>, Error> {
-        let config = self.config();
-        let (heads, features, length) = (config.heads, config.head_width(), config.length);
-        let places = self.places(heads * length, false)?;
-        let places = if x.first { places.with_used(self.sentences()) } else { places };
-        let mut packed = Vec::with_capacity(y.packed.len());
-        for (sentence, keys) in y.packed.iter().enumerate() {
-            let form = Error::Form { operation: "products of heads" };
-            let queries = x.packed.get(if x.first { 0 } else { sentence }).ok_or(form)?;
-            let queries = Matrix { level: queries.level.min(keys.level), ..queries.clone() };
-            let columns =
-                self.head_columns(&Matrix { level: queries.level, ..keys.clone() }, Side::Gather)?;
-            let (mut waiting, mut rows) = (None, Vec::with_capacity(heads * length));
-            for (head, columns) in columns.iter().enumerate() {
-                let of_head = self.head(&queries, head * features, features)?;
-                let most = queries.entries.bound * keys.entries.bound * features as f64;
-                let bound = reach.unwrap_or(most);
-                let (entries, of_head) = self.algebra.row_products(&columns[..length], &of_head, bound)?;
-                waiting = Some(entries);
-                rows.extend(of_head);
-            }
-            let level = queries.level.saturating_sub(1);
-            packed.push(self.pack_waiting(&places, &waiting.ok_or(form)?, rows, level)?);
-        }
-        Ok(Tensor::packed(places, packed, x.first))
-    }
-
-    /// dS ⊙ S, S masked: what is masked has no gradient.
-    pub(crate) fn scores_backward(
-        &mut self,
-        scores: &Tensor<G>,
-        d_scores: &Tensor<G>,
-    ) -> Result<Tensor<G>, Error> {
-        let masked =
-            scores.masked.borrow().clone().ok_or(Error::Form { operation: "a kernel's gradient" })?;
-        let d = self.slots_of(d_scores)?;
-        let product = self.products(&d, &masked.0)?;
-        let packed = self.lower(&scores.places, &product, 1.0 / product.factor)?;
-        Ok(Tensor::packed(scores.places, packed, scores.first))
-    }
-
-    /// The rows of the transpose of a sentence's scores, head by head, at `level`: as many as there are queries.
-    fn transposed(
-        &mut self,
-        scores: &Matrix<G::Piece>,
-        places: &Places,
-        scale: f64,
-    ) -> Result<Vec<Vec<G::Row>>, Error> {
-        let length = self.config().length;
-        let queries = places.used();
-        let rows = self.algebra.split(scores)?;
-        let mut by_head = Vec::new();
-        for rows in rows.chunks(length) {
-            let blocks = rows.chunks(places.layout().rank());
-            let blocks = blocks.map(|rows| self.algebra.columns(rows, Side::Gather));
-            let blocks = blocks.collect::<Result<Vec<_>, Error>>()?;
-            let (waiting, rows) = self.algebra.transposed_rows(&blocks, queries)?;
-            let turned = self.places(queries, false)?;
-            let packed = self.pack_waiting(&turned, &waiting, rows, scores.level)?;
-            let packed = self.algebra.rescale(&packed, scale)?;
-            by_head.push(self.algebra.split(&packed)?);
-        }
-        Ok(by_head)
-    }
-
-    /// The scale at which transposed scores are multiplied: that of the scores where they meet rows.
-    fn scores_of(&self, scores: &Tensor<G>) -> Result<Vec<Matrix<G::Piece>>, Error> {
-        match &*scores.masked.borrow() {
-            Some(masked) => Ok(masked.1.clone()),
-            None => Ok(scores.packed.clone()),
-        }
-    }
-
-    /// Sᵀ·X for every head.
-    pub(crate) fn values_transposed(
-        &mut self,
-        scores: &Tensor<G>,
-        x: &Tensor<G>,
-    ) -> Result<Tensor<G>, Error> {
-        let form = Error::Form { operation: "a product with transposed scores" };
-        let mut mixed = Vec::new();
-        for (sentence, scores_of) in self.scores_of(scores)?.iter().enumerate() {
-            let matrix = x.packed.get(if x.first { 0 } else { sentence }).ok_or(form)?;
-            let rows = self.transposed(scores_of, &scores.places, self.turned_scale(matrix)?)?;
-            let level = matrix.level.min(scores_of.level - 1);
-            let columns = self.head_columns(&Matrix { level, ..matrix.clone() }, Side::Scatter)?;
-            let terms: Vec<_> =
-                columns.into_iter().zip(rows).map(|(columns, rows)| Terms { columns, rows }).collect();
-            mixed.push(Self::tempered(self.assemble(&terms, matrix.entries.bound, false)?));
-        }
-        Ok(Tensor::packed(self.places(self.config().width, false)?, mixed, false))
-    }
-
-    /// The scale of transposed scores that brings a product with columns of x to [`FACTOR_SCALE`].
-    fn turned_scale(&self, x: &Matrix<G::Piece>) -> Result<f64, Error> {
-        let rings = self.algebra.rings();
-        let columns = (rings.degrees.small / x.entries.layout.rank()) as f64;
-        let modulus = rings.moduli.get(x.level).ok_or(Error::Form { operation: "a transpose" })?;
-        Ok(FACTOR_SCALE * modulus / (columns * x.entries.scale))
-    }
-
-    /// Row i of X times the sum of what query i takes of all keys.
-    pub(crate) fn weighed_by_rows(&mut self, scores: &Tensor<G>, x: &Tensor<G>) -> Result<Tensor<G>, Error> {
-        let (heads, length) = (self.config().heads, self.config().length);
-        let packed = self.scores_of(scores)?;
-        let groups: Vec<Vec<usize>> = if scores.first {
-            vec![(0..packed.len()).collect()]
-        } else {
-            (0..packed.len()).map(|sentence| vec![sentence]).collect()
-        };
-        let mut mixed = Vec::with_capacity(groups.len());
-        for (result, group) in groups.into_iter().enumerate() {
-            let matrix = &x.packed[result];
-            let mut sums: Vec<Vec<G::Row>> = (0..heads).map(|_| Vec::new()).collect();
-            for sentence in group {
-                let rows = self.algebra.split(&Matrix { level: matrix.level, ..packed[sentence].clone() })?;
-                for (sums, rows) in sums.iter_mut().zip(rows.chunks(length)) {
-                    sums.push(self.algebra.total(rows)?);
-                }
-            }
-            mixed.push(self.weighed(matrix, &sums, scores.places.used(), scores.first)?);
-        }
-        Ok(Tensor::packed(x.places, mixed, scores.first))
-    }
-
-    /// Row j of X times the sum of what all queries take of key j.
-    pub(crate) fn weighed_by_columns(
-        &mut self,
-        scores: &Tensor<G>,
-        x: &Tensor<G>,
-    ) -> Result<Tensor<G>, Error> {
-        let mut mixed = Vec::with_capacity(x.packed.len());
-        for (matrix, scores_of) in x.packed.iter().zip(self.scores_of(scores)?) {
-            let rows = self.transposed(&scores_of, &scores.places, self.turned_scale(matrix)?)?;
-            let sums = rows.iter().map(|rows| Ok(vec![self.algebra.total(rows)?]));
-            let sums = sums.collect::<Result<Vec<_>, Error>>()?;
-            mixed.push(self.weighed(matrix, &sums, self.config().length, false)?);
-        }
-        Ok(Tensor::packed(x.places, mixed, false))
-    }
-
-    /// X·diag(Σ rows) for every head.
-    fn weighed(
-        &mut self,
-        x: &Matrix<G::Piece>,
-        sums: &[Vec<G::Row>],
-        count: usize,
-        first: bool,
-    ) -> Result<Matrix<G::Piece>, Error> {
-        let columns = self.head_columns(x, Side::Scatter)?;
-        let mut terms = Vec::with_capacity(columns.len());
-        for (columns, rows) in columns.into_iter().zip(sums) {
-            let total = self.algebra.total(rows)?;
-            terms.push(Terms { columns, rows: self.algebra.diagonal(&total, count)? });
-        }
-        Ok(Self::tempered(self.assemble(&terms, x.entries.bound, first)?))
     }
 }

@@ -201,9 +201,9 @@ impl<'a, A: Accelerator<Word = u64>, K: KeySource<A> + ?Sized> Algebra for Encry
         let layout = x.entries.layout;
         let mut rows = Vec::with_capacity(layout.rows());
         for piece in &x.pieces {
-            let mut out = places(layout.rank());
+            let mut out = places(layout.rank().min(layout.rows() - rows.len()));
             self.pair.split(&self.truncated(piece, x.level)?, &x.entries, &mut out)?;
-            rows.extend(out.into_iter().flatten().take(layout.rows() - rows.len()));
+            rows.extend(out.into_iter().flatten());
         }
         Ok(rows)
     }
@@ -242,9 +242,24 @@ impl<'a, A: Accelerator<Word = u64>, K: KeySource<A> + ?Sized> Algebra for Encry
         terms: &[(&Column<A>, &EncryptedRow<A>)],
         bound: f64,
     ) -> Result<Matrix<Piece<A>>, Error> {
-        let level = terms.first().map_or(0, |(_, row)| row.ciphertext().level());
+        // Rows may have been kept for what takes more levels.
+        let level = terms.iter().map(|(column, _)| column.ciphertexts()[0].level()).min().unwrap_or(0);
+        let cut = |row: &EncryptedRow<A>| {
+            let ciphertext = self.truncated(row.ciphertext(), level)?;
+            Ok(EncryptedRow::from_row(EncryptedMatrix::new(*row.entries(), [ciphertext])?)?)
+        };
+        let above = terms.iter().filter(|(_, row)| row.ciphertext().level() > level);
+        let above = above.map(|(_, row)| cut(row)).collect::<Result<Vec<_>, Error>>()?;
+        let mut cut = above.iter();
+        let terms: Vec<_> = terms
+            .iter()
+            .map(|&(column, row)| {
+                let row = if row.ciphertext().level() > level { cut.next().unwrap_or(row) } else { row };
+                (column, row)
+            })
+            .collect();
         let mut out = places(1);
-        let entries = self.ring.scatter(terms, bound, &mut out)?;
+        let entries = self.ring.scatter(&terms, bound, &mut out)?;
         Ok(Matrix { entries, level: level.saturating_sub(1), pieces: shared(out) })
     }
 

@@ -23,7 +23,9 @@ pub enum Error {
     #[error("the model has no bound on the gradients of LoRA in layer {0}; calibrate it for training first")]
     NoAdapterBound(usize),
     /// Softmax adds keys up by rotations: a sequence must have a power of two of them, in one ciphertext.
-    #[error("softmax attention needs sequences of a power of two tokens, at most {max}; this model's have {length}")]
+    #[error(
+        "softmax attention needs sequences of a power of two tokens, at most {max}; this model's have {length}"
+    )]
     Keys {
         /// Tokens of a sequence.
         length: usize,

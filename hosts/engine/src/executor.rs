@@ -2,7 +2,7 @@
 
 use crate::algebra::{Algebra, Matrix};
 use crate::gradient::Gradients;
-use crate::tensor::{Kept, Slots};
+use crate::tensor::{Kept, Slots, Waiting};
 use crate::trained::Trained;
 use crate::{Error, Places, Tensor};
 use std::collections::HashMap;
@@ -25,6 +25,8 @@ pub struct Engine<'m, G: Algebra, M: Model> {
     pub(crate) set: Trainable,
     pub(crate) trained: Option<Trained<G>>,
     pub(crate) gradients: Gradients<G::Piece>,
+    /// Rows whose bootstrap nobody has needed yet.
+    pub(crate) waiting: Vec<Rc<Waiting<G>>>,
     /// m̂ and v̂ of the optimizer.
     pub(crate) moments: Option<[Slots<G::Vector>; 2]>,
     /// What functions leave for the backward pass, while one is to follow.
@@ -64,6 +66,7 @@ impl<'m, G: Algebra, M: Model> Engine<'m, G, M> {
             set: Trainable::Adapters,
             trained: None,
             gradients: Gradients::default(),
+            waiting: Vec::new(),
             moments: None,
             tape: None,
         })
@@ -147,18 +150,49 @@ impl<'m, G: Algebra, M: Model> Engine<'m, G, M> {
         places: &Places,
         packed: &[Matrix<G::Piece>],
     ) -> Result<Slots<G::Vector>, Error> {
+        let [slots] = self.raise_all(places, [packed])?;
+        Ok(slots)
+    }
+
+    /// The slots of tensors of the same places. Where columns fill no more than half of a ciphertext, two share one.
+    pub(crate) fn raise_all<const TENSORS: usize>(
+        &mut self,
+        places: &Places,
+        tensors: [&[Matrix<G::Piece>]; TENSORS],
+    ) -> Result<[Slots<G::Vector>; TENSORS], Error> {
         let form = Error::Form { operation: "a bootstrap" };
-        let entries = packed.first().ok_or(form)?.entries;
-        let factor = entries.scale / self.algebra.rings().message_scale;
-        let mut halves = Vec::with_capacity(places.ciphertexts());
-        for ciphertext in 0..places.ciphertexts() {
-            let pieces: Vec<_> = (0..places.degrees().factor())
-                .map(|at| places.piece_at(ciphertext, at))
-                .map(|at| at.and_then(|(sentence, piece)| packed.get(sentence)?.pieces.get(piece)).cloned())
-                .collect();
-            halves.push(self.algebra.raise(&pieces, places.has_upper_half())?);
+        let (f, count) = (places.degrees().factor(), places.ciphertexts());
+        let pieces = |index: usize| -> Vec<_> {
+            let piece = |(sentence, piece): (usize, usize)| {
+                tensors[index / count].get(sentence)?.pieces.get(piece).cloned()
+            };
+            (0..f).map(|at| places.piece_at(index % count, at).and_then(piece)).collect()
+        };
+        let mut halves = Vec::with_capacity(TENSORS * count);
+        while halves.len() < TENSORS * count {
+            let (at, mut together) = (halves.len(), pieces(halves.len()));
+            if places.has_upper_half() || at + 1 == TENSORS * count {
+                halves.push(self.algebra.raise(&together, places.has_upper_half())?);
+                continue;
+            }
+            for (piece, other) in together.iter_mut().zip(pieces(at + 1)) {
+                let Some(other) = other else { continue };
+                let mut terms = vec![(other, places.degrees().small / 2)];
+                terms.extend(piece.take().map(|piece| (piece, 0)));
+                *piece = Some(Rc::new(self.algebra.add_shifted(&terms)?));
+            }
+            let (lower, upper) = self.algebra.raise(&together, true)?;
+            halves.extend([(lower, None), (upper.ok_or(form)?, None)]);
         }
-        Ok(Slots { factor, halves })
+        let (mut halves, message) = (halves.into_iter(), self.algebra.rings().message_scale);
+        let mut slots = tensors.map(|packed| {
+            let scale = packed.first().map(|matrix| matrix.entries.scale);
+            Slots { factor: scale.unwrap_or(0.0) / message, halves: halves.by_ref().take(count).collect() }
+        });
+        if slots.iter_mut().any(|slots| slots.factor == 0.0) {
+            return Err(form);
+        }
+        Ok(slots)
     }
 
     /// The slots of a tensor, which keeps them.

@@ -84,12 +84,11 @@ impl<G: Algebra, M: Model> Engine<'_, G, M> {
         let approximation = self.approximation(Site::Gate(layer))?;
         let places = hidden.places;
         let reach = approximation.interval().high();
-        let b = self.raise(&places, &hidden.gated)?;
+        let [b, a] = self.raise_all(&places, [&hidden.gated, &hidden.packed])?;
         let polynomial = compose(&approximation, 1.0 / b.factor, 0.0);
         let relu: Vec<f64> = polynomial.iter().map(|c| c / reach).collect();
         let relu = self.each(&b, |slots, _, _, x| Ok(slots.chebyshev(x, &relu)?))?;
         let relu = Slots { factor: 1.0 / reach, ..relu };
-        let a = self.slots_of(hidden)?;
         let product = self.products(&a, &relu)?;
         if self.is_recording() {
             let mut slope = vec![0.0; polynomial.len() - 1];

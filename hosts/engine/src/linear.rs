@@ -176,8 +176,12 @@ impl<G: Algebra, M: Model> Engine<'_, G, M> {
             let products = products.collect::<Result<Vec<_>, Error>>()?;
             sum = Some(match sum {
                 None => products,
+                // At scales as close as the integers that brought both there allow.
                 Some(sum) => {
-                    let sums = sum.iter().zip(&products).map(|(x, y)| self.algebra.add(x, y));
+                    let sums = sum.iter().zip(&products).map(|(x, y)| {
+                        let [x, y] = self.aligned(x, y)?;
+                        self.algebra.add(&x, &y)
+                    });
                     sums.collect::<Result<_, Error>>()?
                 }
             });

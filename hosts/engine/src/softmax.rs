@@ -222,7 +222,8 @@ impl<G: Algebra, M: Model> Engine<'_, G, M> {
             keys.spread(slots, &sum, key)
         })?;
         let rest = self.each(&d, |slots, ciphertext, upper, x| {
-            let shared = shared.halves.get(ciphertext).and_then(|halves| half_of(halves, upper)).ok_or(form)?;
+            let shared =
+                shared.halves.get(ciphertext).and_then(|halves| half_of(halves, upper)).ok_or(form)?;
             let mut rest = slots.scale(x, 1.0, slots.level(shared))?;
             slots.subtract_assign(&mut rest, shared)?;
             Ok(rest)

@@ -3,7 +3,9 @@
 use crate::Places;
 use crate::algebra::{Algebra, Halves, Matrix};
 use std::cell::RefCell;
+use std::collections::HashMap;
 use std::rc::Rc;
+use veilformer::transformer::Projection;
 
 /// Vectors of slots: lower and upper halves of the ciphertexts of a tensor; slots hold `factor` times the entries.
 pub struct Slots<V> {
@@ -51,6 +53,22 @@ pub(crate) type Masked<G> = (Slots<<G as Algebra>::Vector>, Vec<Matrix<<G as Alg
 /// The rows of every sentence, each by itself.
 pub(crate) type RowsOf<G> = Rc<Vec<Vec<<G as Algebra>::Row>>>;
 
+/// Few rows that wait for a bootstrap, which they share with others.
+pub(crate) struct Waiting<G: Algebra> {
+    /// Those of all sentences.
+    pub(crate) whole: Matrix<G::Piece>,
+    /// Rows of a sentence.
+    pub(crate) count: usize,
+    /// What is known of the result's entries.
+    pub(crate) bound: f64,
+    /// What the result's slots are to hold the entries times, before they are lowered.
+    pub(crate) factor: f64,
+    /// Columns that hold anything.
+    pub(crate) used: usize,
+    /// The result.
+    pub(crate) rows: RefCell<Option<RowsOf<G>>>,
+}
+
 /// A matrix for every sentence.
 pub struct Tensor<G: Algebra> {
     pub(crate) places: Places,
@@ -64,6 +82,10 @@ pub struct Tensor<G: Algebra> {
     pub(crate) masked: RefCell<Option<Rc<Masked<G>>>>,
     /// The rows of every sentence, of a tensor that has few.
     pub(crate) rows: RefCell<Option<RowsOf<G>>>,
+    /// They may still be on their way.
+    pub(crate) waiting: Option<Rc<Waiting<G>>>,
+    /// This times LoRA's A of projections that have not been asked for yet.
+    pub(crate) adapters: RefCell<HashMap<Projection, Vec<Matrix<G::Piece>>>>,
     /// What a product of scores with this takes in.
     pub(crate) mask: Option<Rc<Mask<G::Vector>>>,
     /// Whether it has one row of tokens for all sentences: the first token of each.
@@ -79,6 +101,8 @@ impl<G: Algebra> Tensor<G> {
             slots: RefCell::new(None),
             masked: RefCell::new(None),
             rows: RefCell::new(None),
+            waiting: None,
+            adapters: RefCell::default(),
             mask: None,
             first,
         }

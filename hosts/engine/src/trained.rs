@@ -8,139 +8,21 @@
 use crate::algebra::{Algebra, Matrix};
 use crate::executor::Engine;
 use crate::linear::FACTOR_SCALE;
-use crate::tensor::Slots;
-use crate::whole::{Blocks, blocks, is_whole};
+use crate::spans::{Span, TrainedPlaces};
+use crate::tensor::{Slots, half_of};
+use crate::whole::{Blocks, is_whole};
 use crate::{Error, Places, Tensor};
 use std::collections::HashMap;
 use std::rc::Rc;
 use veilformer::matrix::{Entries, Side};
 use veilformer::transformer::slots::{Model, SlotArithmetic};
-use veilformer::transformer::{Config, Parameter, Projection, Shape, Site, Trainable};
+use veilformer::transformer::{Parameter, Projection, Shape, Site};
 
 /// The scale of LoRA's B in products; that of x·A makes up for it.
 pub(crate) const UP_SCALE: f64 = (1u64 << 34) as f64;
 
 /// Levels of a spread vector above those that a lowered tensor takes.
 pub(crate) const SPREAD_LEVELS: usize = 3;
-
-/// The vectors of one trained matrix.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Span {
-    /// The matrix.
-    pub parameter: Parameter,
-    /// The place of its first vector.
-    pub first: usize,
-    /// Vectors.
-    pub count: usize,
-    /// Entries of each.
-    pub length: usize,
-    /// Which entry of a whole row of the matrix is the first.
-    pub offset: usize,
-}
-
-impl Span {
-    /// Whether vectors are rows of the matrix, not columns.
-    fn by_rows(&self) -> bool {
-        matches!(self.parameter, Parameter::LoraUp(..)) || is_whole(self.parameter)
-    }
-
-    /// (row, column) of the matrix that is entry `index` of vector `vector`.
-    pub fn entry(&self, vector: usize, index: usize) -> (usize, usize) {
-        if self.by_rows() { (vector, self.offset + index) } else { (index, vector) }
-    }
-}
-
-/// Where the vectors of all trained matrices lie.
-#[derive(Clone, Debug, PartialEq)]
-pub struct TrainedPlaces {
-    places: Places,
-    spans: Vec<Span>,
-    columns: usize,
-}
-
-impl TrainedPlaces {
-    /// Of LoRA's factors and the head, of a model whose tensors have such places as `tokens`.
-    ///
-    /// # Errors
-    /// Those of [`Places::new`].
-    pub fn new(config: &Config, tokens: &Places) -> Result<Self, Error> {
-        Self::of(config, Trainable::Adapters, tokens)
-    }
-
-    /// Of a set of trained weights.
-    ///
-    /// # Errors
-    /// Those of [`Places::new`].
-    pub fn of(config: &Config, set: Trainable, tokens: &Places) -> Result<Self, Error> {
-        let columns = tokens.layout().columns();
-        let (mut spans, mut next, mut longest): (Vec<Span>, usize, usize) = (Vec::new(), 0, 1);
-        for parameter in set.parameters(config) {
-            if is_whole(parameter) {
-                let count = parameter.shape(config).rows;
-                for block in blocks(parameter, config, tokens.layout().rank()) {
-                    next = next.next_multiple_of(columns);
-                    longest = longest.max(block.len());
-                    let (length, offset) = (block.len(), block.start);
-                    spans.push(Span { parameter, first: next, count, length, offset });
-                    next += count;
-                }
-                continue;
-            }
-            let Shape { rows, columns: outputs } = parameter.shape(config);
-            let by_rows = matches!(parameter, Parameter::LoraUp(..));
-            let (count, length) = if by_rows { (rows, outputs) } else { (outputs, rows) };
-            // Vectors in one matrix are as long as each other, and those of the head come in whole matrices.
-            let thin = matches!(parameter, Parameter::LoraDown(..) | Parameter::LoraUp(..));
-            if !thin || spans.last().is_some_and(|last| last.length != length) {
-                next = next.next_multiple_of(columns);
-            }
-            spans.push(Span { parameter, first: next, count, length, offset: 0 });
-            next += count;
-            longest = longest.max(length);
-        }
-        let places = Places::new(tokens.degrees(), next.div_ceil(columns).max(1), longest, columns)?;
-        Ok(Self { places, spans, columns })
-    }
-
-    /// The places of the whole, a matrix for as many vectors as there are tokens.
-    pub fn places(&self) -> &Places {
-        &self.places
-    }
-
-    /// The matrices.
-    pub fn spans(&self) -> &[Span] {
-        &self.spans
-    }
-
-    /// (ciphertext, upper vector, slot) of entry `index` of a matrix's vector.
-    pub fn slot(&self, span: &Span, vector: usize, index: usize) -> (usize, bool, usize) {
-        let (group, column) = self.at(span.first + vector);
-        self.places.slot((group, index, column))
-    }
-
-    /// (matrix of the tensor, column) of a vector.
-    pub(crate) fn at(&self, vector: usize) -> (usize, usize) {
-        (vector / self.columns, vector % self.columns)
-    }
-
-    /// Vectors of one matrix of the tensor.
-    pub(crate) fn columns(&self) -> usize {
-        self.columns
-    }
-
-    pub(crate) fn span(&self, parameter: Parameter) -> Option<&Span> {
-        self.spans.iter().find(|span| span.parameter == parameter)
-    }
-
-    /// The parameter, row and column of what is in a slot.
-    pub fn weight(&self, ciphertext: usize, upper: bool, slot: usize) -> Option<(Parameter, usize, usize)> {
-        let (group, index, column) = self.places.at(ciphertext, upper, slot)?;
-        let vector = group * self.columns + column;
-        let span = self.spans.iter().find(|span| (span.first..span.first + span.count).contains(&vector))?;
-        let (row, column) = span.entry(vector - span.first, index);
-        (index < span.length).then_some((span.parameter, row, column))
-    }
-}
 
 /// One vector by itself, for both kinds of products, piece by piece.
 pub(crate) struct Sides<C> {
@@ -362,89 +244,140 @@ impl<G: Algebra, M: Model> Engine<'_, G, M> {
         Ok(Tensor::packed(x.places.with_rows(shape.columns)?, packed, x.first))
     }
 
-    /// x·A, from the slots of x: a row for every column of A, at the scale at which B brings it to that of x·W.
+    /// x·A, from the slots of x: a row for every column of A, at the scale at which B brings it to that of x·W. Those of
+    /// all projections of x are lowered together, below each other, when the first is asked for.
     fn lora_down(&mut self, x: &Tensor<G>, projection: Projection, layer: usize) -> Result<Tensor<G>, Error> {
-        let weight = Parameter::LoraDown(projection, layer);
-        let rank = weight.shape(self.config()).columns;
-        let (slots, places) = (self.slots_of(x)?, x.places);
-        let rings = self.algebra.rings();
-        let top = rings.moduli[rings.level];
-        let wanted = self.projection_scale(x, projection, layer)? * top / UP_SCALE;
-        let constant = wanted / (rings.message_scale * slots.factor);
-        let turns = places.rows_in_slots();
-        let (together, of_piece) = (places.ciphertexts_of_one(), places.layout().rank());
-        let origin = places.slot((0, 0, 0)).2;
-        let mut halves = Vec::new();
+        let rank = Parameter::LoraDown(projection, layer).shape(self.config()).columns;
+        let places = x.places.with_rows(rank)?;
+        if let Some(packed) = x.adapters.borrow_mut().remove(&projection) {
+            return Ok(Tensor::packed(places, packed, x.first));
+        }
+        let wanted = self.adapters_of(x, projection, layer);
+        let (slots, of_piece) = (self.slots_of(x)?, x.places.layout().rank());
+        let wanted = if wanted.len() * rank <= of_piece { wanted } else { vec![projection] };
+        let mut scales = Vec::with_capacity(wanted.len());
+        for &projection in &wanted {
+            let rings = self.algebra.rings();
+            let top = rings.moduli[rings.level];
+            scales.push(self.projection_scale(x, projection, layer)? * top / UP_SCALE);
+        }
+        let message = self.algebra.rings().message_scale * slots.factor;
+        let constants: Vec<f64> = scales.iter().map(|scale| scale / message).collect();
+        let together = x.places.ciphertexts_of_one();
+        let mut pieces = Vec::new();
         for (group, of_one) in slots.halves.chunks(together).enumerate() {
-            let mut sums: [Option<G::Vector>; 2] = [None, None];
-            for (half, sum) in sums.iter_mut().enumerate() {
-                let upper = half == 1;
-                let parts: Vec<&G::Vector> =
-                    of_one.iter().filter_map(|(l, u)| if upper { u.as_ref() } else { Some(l) }).collect();
+            let mut sums = Vec::with_capacity(2);
+            for upper in [false, true] {
+                let parts: Vec<_> = of_one.iter().filter_map(|halves| half_of(halves, upper)).collect();
                 if parts.is_empty() {
                     continue;
                 }
-                for row in 0..rank {
-                    let spread = self.trained.as_ref().and_then(|t| t.spread.get(&(weight, row)));
-                    let spread = spread.ok_or(Error::MissingWeights(weight))?;
-                    let arithmetic = self.algebra.slots();
-                    let pairs: Vec<_> = parts.iter().copied().zip(spread).collect();
-                    let mut product = arithmetic.products(&pairs)?;
-                    for &turn in turns.cyclic.iter().chain(&turns.bounded) {
-                        let turned = arithmetic.rotate(&product, turn as i64)?;
-                        arithmetic.add_assign(&mut product, &turned)?;
-                    }
-                    // The sum is where row 0 is; it goes where this row is.
-                    let first = |slot: usize| match places.at(group * together, upper, slot) {
-                        Some((_, at, _)) if at % of_piece == 0 && at < of_piece => constant,
-                        _ => 0.0,
-                    };
-                    let level = arithmetic.level(&product).saturating_sub(1);
-                    let mut placed = arithmetic.multiply_known(&product, &first, level)?;
-                    let target = places.slot((0, row, 0)).2 ^ origin;
-                    for bit in (0..usize::BITS).map(|b| 1usize << b).filter(|bit| target & bit != 0) {
-                        placed = arithmetic.rotate(&placed, -(bit as i64))?;
-                    }
-                    match sum {
-                        Some(sum) => arithmetic.add_assign(sum, &placed)?,
-                        None => *sum = Some(placed),
+                let at = (group * together, upper);
+                let mut rows = Vec::with_capacity(wanted.len() * rank);
+                for (&projection, &constant) in wanted.iter().zip(&constants) {
+                    for row in 0..rank {
+                        let weight = (Parameter::LoraDown(projection, layer), row);
+                        rows.push(self.contracted(&x.places, &parts, weight, at, constant)?);
                     }
                 }
+                sums.push(self.below_each_other(&x.places, rows)?);
             }
-            let [lower, upper] = sums;
-            halves.push((lower.ok_or(Error::Form { operation: "LoRA" })?, upper));
+            let mut sums = sums.into_iter();
+            let lower = sums.next().ok_or(Error::Form { operation: "LoRA" })?;
+            pieces.push(self.algebra.lower(&(lower, sums.next()))?.into_iter().map(Rc::new).collect());
         }
-        self.lower_first_rows(x, &halves, rank, constant * slots.factor)
+        for ((i, &projection), &scale) in wanted.iter().enumerate().zip(&scales) {
+            let packed = self.first_pieces(&x.places, &pieces, i * rank, rank, scale)?;
+            x.adapters.borrow_mut().insert(projection, packed);
+        }
+        let packed = x.adapters.borrow_mut().remove(&projection);
+        Ok(Tensor::packed(places, packed.ok_or(Error::Form { operation: "LoRA" })?, x.first))
     }
 
-    /// The first piece of every sentence, of which only `rows` rows hold anything.
-    fn lower_first_rows(
-        &mut self,
-        x: &Tensor<G>,
-        halves: &[(G::Vector, Option<G::Vector>)],
-        rows: usize,
-        factor: f64,
-    ) -> Result<Tensor<G>, Error> {
-        let places = x.places.with_rows(rows)?;
-        let together = x.places.ciphertexts_of_one();
-        let rings = self.algebra.rings();
-        let entries = Entries {
-            layout: *places.layout(),
-            scale: rings.message_scale * factor,
-            bound: self.stream(),
-            noise: rings.noise,
+    /// The projections that read the same tensor: in the last layer queries are those of first tokens.
+    fn adapters_of(&self, x: &Tensor<G>, projection: Projection, layer: usize) -> Vec<Projection> {
+        let queries_apart = self.config().is_last(layer);
+        let reads = |other: &Projection| {
+            let query = *other == Projection::Query;
+            self.is_trained(Parameter::LoraDown(*other, layer)) && (!queries_apart || query == x.first)
         };
-        let level = rings.level;
-        let pieces = halves.iter().map(|halves| self.algebra.lower(halves));
-        let mut pieces: Vec<Vec<Option<G::Piece>>> =
-            pieces.map(|pieces| Ok(pieces?.into_iter().map(Some).collect())).collect::<Result<_, Error>>()?;
+        let all = [Projection::Query, Projection::Key, Projection::Value].into_iter().filter(reads);
+        let all: Vec<_> = all.collect();
+        if all.contains(&projection) { all } else { vec![projection] }
+    }
+
+    /// constant·(a column of A) times x, where row 0 of every sentence is.
+    fn contracted(
+        &mut self,
+        places: &Places,
+        parts: &[&G::Vector],
+        weight: (Parameter, usize),
+        (ciphertext, upper): (usize, bool),
+        constant: f64,
+    ) -> Result<G::Vector, Error> {
+        let spread = self.trained.as_ref().and_then(|trained| trained.spread.get(&weight));
+        let spread = spread.ok_or(Error::MissingWeights(weight.0))?;
+        let (arithmetic, turns, of_piece) =
+            (self.algebra.slots(), places.rows_in_slots(), places.layout().rank());
+        let pairs: Vec<_> = parts.iter().copied().zip(spread).collect();
+        let mut product = arithmetic.products(&pairs)?;
+        for &turn in turns.cyclic.iter().chain(&turns.bounded) {
+            let turned = arithmetic.rotate(&product, turn as i64)?;
+            arithmetic.add_assign(&mut product, &turned)?;
+        }
+        let first = |slot: usize| match places.at(ciphertext, upper, slot) {
+            Some((_, at, _)) if at % of_piece == 0 && at < of_piece => constant,
+            _ => 0.0,
+        };
+        let level = arithmetic.level(&product).saturating_sub(1);
+        Ok(arithmetic.multiply_known(&product, &first, level)?)
+    }
+
+    /// Vectors with something in row 0 only: that of vector i goes to row i.
+    fn below_each_other(&mut self, places: &Places, mut rows: Vec<G::Vector>) -> Result<G::Vector, Error> {
+        let origin = places.slot((0, 0, 0)).2;
+        let mut stride = 1;
+        while rows.len() > 1 {
+            let turn = places.slot((0, stride, 0)).2 ^ origin;
+            let (mut pairs, mut merged) = (rows.into_iter(), Vec::new());
+            while let Some(mut row) = pairs.next() {
+                if let Some(other) = pairs.next() {
+                    let arithmetic = self.algebra.slots();
+                    let turned = arithmetic.rotate(&other, -(turn as i64))?;
+                    arithmetic.add_assign(&mut row, &turned)?;
+                }
+                merged.push(row);
+            }
+            (rows, stride) = (merged, 2 * stride);
+        }
+        rows.pop().ok_or(Error::Form { operation: "LoRA" })
+    }
+
+    /// Rows `from` to `from + count` of the first piece of every sentence, as rows 0 to `count`; what is in the others is
+    /// of no use.
+    fn first_pieces(
+        &mut self,
+        places: &Places,
+        pieces: &[Vec<Rc<G::Piece>>],
+        from: usize,
+        count: usize,
+        scale: f64,
+    ) -> Result<Vec<Matrix<G::Piece>>, Error> {
+        let rings = self.algebra.rings();
+        let (level, noise, turn) = (rings.level, rings.noise, 2 * rings.degrees.small);
+        let layout = places.layout().with_rows(count)?;
+        let entries = Entries { layout, scale, bound: self.stream(), noise };
+        let together = places.ciphertexts_of_one();
         let mut packed = Vec::with_capacity(places.sentences());
         for sentence in 0..places.sentences() {
-            let (ciphertext, at) = x.places.of_piece(sentence, 0);
-            let piece = pieces[ciphertext / together][at].take().ok_or(Error::Form { operation: "LoRA" })?;
-            packed.push(Matrix { entries, level, pieces: vec![Rc::new(piece)] });
+            let (ciphertext, at) = places.of_piece(sentence, 0);
+            let piece = pieces.get(ciphertext / together).and_then(|pieces| pieces.get(at));
+            let piece = piece.ok_or(Error::Form { operation: "LoRA" })?.clone();
+            let piece =
+                if from == 0 { piece } else { Rc::new(self.algebra.add_shifted(&[(piece, turn - from)])?) };
+            packed.push(Matrix { entries, level, pieces: vec![piece] });
         }
-        Ok(Tensor::packed(places, packed, x.first))
+        Ok(packed)
     }
 
     /// (x·A)·B.

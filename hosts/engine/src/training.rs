@@ -2,22 +2,22 @@
 
 use crate::algebra::{Algebra, Matrix};
 use crate::executor::Engine;
-use crate::tensor::{RowsOf, Slots};
-use crate::{Error, Tensor};
+use crate::tensor::{RowsOf, Slots, Waiting};
+use crate::{Error, Places, Tensor};
 use std::cell::RefCell;
 use std::rc::Rc;
 use veilformer::matrix::{Entries, PlainMatrix, Side};
 use veilformer::transformer::slots::{Model, SlotArithmetic};
-use veilformer::transformer::{Kernel, Norm, Parameter, Shape, Site, Trainable, TrainingExecutor};
+use veilformer::transformer::{Config, Kernel, Norm, Parameter, Shape, Site, Trainable, TrainingExecutor};
 
 /// Scales further apart than this are brought together by an integer.
 const SAME: f64 = 1.25;
 /// Gradients whose scales differ by less than this part are added as if they did not.
-const MISFIT: f64 = 1.0 / (1 << 12) as f64;
+const MISFIT: f64 = 1.0 / (1 << 10) as f64;
 
 impl<G: Algebra, M: Model> Engine<'_, G, M> {
     /// x and y at one scale: the smaller is lifted by the integer that lies between them.
-    fn aligned(
+    pub(crate) fn aligned(
         &mut self,
         x: &Matrix<G::Piece>,
         y: &Matrix<G::Piece>,
@@ -62,6 +62,12 @@ impl<G: Algebra, M: Model> Engine<'_, G, M> {
         if let Some(rows) = &*x.rows.borrow() {
             return Ok(rows.clone());
         }
+        if let Some(waiting) = &x.waiting {
+            if waiting.rows.borrow().is_none() {
+                self.raise_waiting()?;
+            }
+            return waiting.rows.borrow().clone().ok_or(Error::Form { operation: "LoRA's gradient" });
+        }
         let rows = x.packed.iter().map(|matrix| {
             let level = level.min(matrix.level);
             self.algebra.split(&Matrix { level, ..matrix.clone() })
@@ -83,7 +89,7 @@ impl<G: Algebra, M: Model> Engine<'_, G, M> {
         Ok(Tensor::packed(places, packed, dy.first))
     }
 
-    /// Bᵀ·dy, row by row, bootstrapped: all sentences in as few ciphertexts as their rows fill.
+    /// Bᵀ·dy, row by row, to be bootstrapped with the rows of other projections.
     fn lora_up_backward(&mut self, dy: &Tensor<G>, weight: Parameter) -> Result<Tensor<G>, Error> {
         let form = Error::Form { operation: "LoRA's gradient" };
         let Parameter::LoraUp(_, layer) = weight else { return Err(form) };
@@ -102,9 +108,6 @@ impl<G: Algebra, M: Model> Engine<'_, G, M> {
         if room >= 2.0 {
             whole = self.algebra.lift(&whole, room.min(f64::from(i32::MAX)) as i32)?;
         }
-        let used = dy.places.used();
-        let places = dy.places.with_sentences(1).with_rows(rows.len())?.with_used(used);
-        let slots = self.raise(&places, std::slice::from_ref(&whole))?;
         // At the scale at which A brings it to that of the projections' own gradient.
         let rings = self.algebra.rings();
         let factor = match self.model.gradient_bound(Site::FirstNorm(layer)) {
@@ -115,20 +118,51 @@ impl<G: Algebra, M: Model> Engine<'_, G, M> {
                 wanted * rings.moduli[rings.level] / crate::trained::UP_SCALE / rings.message_scale
             }
             // Nothing below is trained.
-            None => slots.factor,
+            None => whole.entries.scale / rings.message_scale,
         };
-        let constant = factor / slots.factor;
-        let scaled = self.each(&slots, |slots, _, _, x| {
+        let (used, rows) = (dy.places.used(), RefCell::new(None));
+        let waiting = Rc::new(Waiting { whole, count, bound, factor, used, rows });
+        self.waiting.push(waiting.clone());
+        let tensor = Tensor::packed(dy.places.with_rows(count)?, Vec::new(), dy.first);
+        Ok(Tensor { waiting: Some(waiting), ..tensor })
+    }
+
+    /// Bootstraps all rows that wait, in as few ciphertexts as they fill.
+    fn raise_waiting(&mut self) -> Result<(), Error> {
+        let waiting = std::mem::take(&mut self.waiting);
+        let most = |of: fn(&Waiting<G>) -> usize| waiting.iter().map(|rows| of(rows)).max().unwrap_or(1);
+        let places = Places::new(
+            self.algebra.rings().degrees,
+            waiting.len(),
+            most(|rows| rows.whole.entries.layout.rows()),
+            self.config().length,
+        )?;
+        let places = places.with_used(most(|rows| rows.used));
+        let packed: Vec<_> = waiting.iter().map(|rows| rows.whole.clone()).collect();
+        let message = self.algebra.rings().message_scale;
+        let constant = |rows: &Rc<Waiting<G>>| rows.factor * message / rows.whole.entries.scale;
+        let constants: Vec<f64> = waiting.iter().map(constant).collect();
+        let slots = self.raise(&places, &packed)?;
+        let scaled = self.each(&slots, |slots, ciphertext, upper, x| {
+            let constant = |slot: usize| places.at(ciphertext, upper, slot).map_or(0.0, |at| constants[at.0]);
             let level = slots.level(x).saturating_sub(1);
-            Ok(slots.scale(x, constant, level)?)
+            Ok(slots.multiply_known(x, &constant, level)?)
         })?;
-        let lowered = self.lower(&places, &Slots { factor, ..scaled }, bound)?;
-        let mut rows = self.algebra.split(&lowered[0])?.into_iter();
-        let by_sentence: Vec<Vec<G::Row>> =
-            dy.packed.iter().map(|_| rows.by_ref().take(count).collect()).collect();
-        let places = dy.places.with_rows(count)?;
-        let tensor = Tensor::packed(places, Vec::new(), dy.first);
-        Ok(Tensor { rows: RefCell::new(Some(Rc::new(by_sentence))), ..tensor })
+        let lowered = self.lower(&places, &scaled, 1.0)?;
+        for (rows, matrix) in waiting.iter().zip(lowered) {
+            let entries = Entries {
+                layout: rows.whole.entries.layout,
+                scale: message * rows.factor,
+                bound: rows.bound,
+                ..matrix.entries
+            };
+            let pieces = matrix.pieces.into_iter().take(entries.layout.ciphertexts()).collect();
+            let mut each = self.algebra.split(&Matrix { entries, pieces, ..matrix })?.into_iter();
+            let sentences = entries.layout.rows() / rows.count;
+            let by_sentence = (0..sentences).map(|_| each.by_ref().take(rows.count).collect()).collect();
+            *rows.rows.borrow_mut() = Some(Rc::new(by_sentence));
+        }
+        Ok(())
     }
 
     /// Every row minus the mean over the rows: of logits, which are few.
@@ -250,6 +284,20 @@ impl<G: Algebra, M: Model> TrainingExecutor for Engine<'_, G, M> {
             Kernel::Gaussian => self.scores_backward(scores, d_scores),
             Kernel::Softmax => self.softmax_backward(scores, d_scores, layer),
         }
+    }
+
+    fn exponents_backward(
+        &mut self,
+        config: &Config,
+        e: &Tensor<G>,
+        by: [&Tensor<G>; 2],
+        wanted: [bool; 2],
+    ) -> Result<[Option<Tensor<G>>; 2], Error> {
+        let [query, key] = self.exponent_gradients(e, by, wanted)?;
+        let mut scaled = |x: Option<Tensor<G>>| {
+            x.map(|x| TrainingExecutor::scale(self, &x, 2.0 * config.kernel_scale())).transpose()
+        };
+        Ok([scaled(query)?, scaled(key)?])
     }
 
     fn layer_norm_backward(&mut self, x: &Tensor<G>, dy: &Tensor<G>, norm: Norm) -> Result<Tensor<G>, Error> {

@@ -20,7 +20,7 @@ impl<A: Accelerator, K: KeySource<A> + ?Sized> PairEvaluator<'_, '_, A, K> {
     /// −½·‖k_t − q_u‖² as row 0, column u of `out[t]`, whose other rows hold nothing of use, one level below and
     /// within `bound` in magnitude: rows for [`PairEvaluator::pick`]. Keys are given by their columns, queries as one
     /// ciphertext and by their columns, all for [`Side::Gather`] and at one level; there may be more or fewer of these
-    /// than of those. The scale of both is one before columns are taken (rows of one projection have the same).
+    /// than of those. Columns of queries may be missing at the end: beyond the next power of two there is then nothing. The scale of both is one before columns are taken (rows of one projection have the same).
     ///
     /// # Errors
     /// Those of [`PairEvaluator::row_products`]; [`Error::Scale`].
@@ -42,7 +42,7 @@ impl<A: Accelerator, K: KeySource<A> + ?Sized> PairEvaluator<'_, '_, A, K> {
         if out.len() != keys.len() {
             return Err(Error::Room { have: out.len(), need: keys.len() });
         }
-        if query_columns.len() != layout.columns() {
+        if query_columns.len() > layout.columns() {
             let have = (layout.rows(), query_columns.len());
             return Err(Error::Shape { have, need: layout.shape() });
         }
@@ -55,7 +55,7 @@ impl<A: Accelerator, K: KeySource<A> + ?Sized> PairEvaluator<'_, '_, A, K> {
             self.predict_exponents(key.entries(), queries.entries(), column.entries(), level, bound)?;
 
         let norms = self.norms(query_columns, queries.entries())?;
-        let ones = self.geometric(layout.rank(), columns, level)?;
+        let ones = self.geometric(layout.rank(), query_columns.len().next_power_of_two(), level)?;
         let mut doubled = query.duplicate(ev.accelerator())?;
         ev.multiply_integer_assign(&mut doubled, 2 * columns as i32)?;
         ev.accelerator().for_each(out, |t, row| -> Result<(), Error> {

@@ -82,7 +82,8 @@ impl<'r, 'a, A: Accelerator, K: KeySource<A> + ?Sized> PairEvaluator<'r, 'a, A, 
         galois.try_for_each(|g| keys.add(KeyId::Galois(g as u32), level))
     }
 
-    /// The rows of one ciphertext, each in a ciphertext of its own: k − 1 key switches. `out` has k places.
+    /// The first rows of one ciphertext, each in a ciphertext of its own, as many as `out` has places, at most k: k − 1 key
+    /// switches for all of them, for fewer only those that lead to one.
     ///
     /// # Errors
     /// [`Error::Room`]; [`ckks::Error::MissingKey`].
@@ -95,8 +96,8 @@ impl<'r, 'a, A: Accelerator, K: KeySource<A> + ?Sized> PairEvaluator<'r, 'a, A, 
         self.split_every(1, x, entries, out)
     }
 
-    /// Only rows 0, `stride`, 2·`stride` … of one ciphertext: k/`stride` − 1 key switches, and log2 `stride` to erase
-    /// what lies between. `stride` is a power of two, `out` has k/`stride` places.
+    /// Only rows 0, `stride`, 2·`stride` … of one ciphertext: log2 `stride` key switches more, to erase what lies between.
+    /// `stride` is a power of two, `out` has at most k/`stride` places.
     ///
     /// # Errors
     /// As [`PairEvaluator::split`].
@@ -108,9 +109,9 @@ impl<'r, 'a, A: Accelerator, K: KeySource<A> + ?Sized> PairEvaluator<'r, 'a, A, 
         out: &mut [Option<EncryptedRow<A>>],
     ) -> Result<(), Error> {
         let (ev, log_rank, rank) = (self.ring.evaluator(), entries.layout.log_rank(), entries.layout.rank());
-        let (have, need) = (out.len(), rank.checked_div(stride).unwrap_or(0));
-        if have != need || !stride.is_power_of_two() || need == 0 || need > MAX_ROWS {
-            return Err(Error::Room { have, need: need.min(MAX_ROWS) });
+        let (have, need) = (out.len(), rank.checked_div(stride).unwrap_or(0).min(MAX_ROWS));
+        if have == 0 || have > need || !stride.is_power_of_two() {
+            return Err(Error::Room { have, need });
         }
         let mut first = x.duplicate(ev.accelerator())?;
         ev.divide_exactly(&mut first, rank)?;
@@ -122,16 +123,20 @@ impl<'r, 'a, A: Accelerator, K: KeySource<A> + ?Sized> PairEvaluator<'r, 'a, A, 
         let row = Entries { layout: entries.layout.with_rows(1)?, noise, ..*entries };
         out[0] = Some(EncryptedRow::new(row, first));
         for (s, galois) in projections(self.degree(), log_rank).enumerate().skip(skipped) {
-            let (even, odd) = out.split_at_mut(1 << (s - skipped));
-            let mut nodes: heapless::Vec<_, { MAX_ROWS / 2 }> = even.iter_mut().zip(odd).collect();
+            let (even, odd) = out.split_at_mut(have.min(1 << (s - skipped)));
+            let mut odd = odd.iter_mut();
+            let mut nodes: heapless::Vec<_, MAX_ROWS> =
+                even.iter_mut().map(|even| (even, odd.next())).collect();
             ev.accelerator().for_each(&mut nodes, |_, (even, odd)| -> Result<(), Error> {
                 let Some(even) = even else { return Ok(()) };
                 let image = ev.automorphism(even.ciphertext(), galois)?;
-                let mut rest = even.ciphertext().duplicate(ev.accelerator())?;
-                ev.sub_assign(&mut rest, &image)?;
+                if let Some(odd) = odd {
+                    let mut rest = even.ciphertext().duplicate(ev.accelerator())?;
+                    ev.sub_assign(&mut rest, &image)?;
+                    self.shift(&mut rest, 2 * self.degree() - (1 << s))?;
+                    **odd = Some(EncryptedRow::new(row, rest));
+                }
                 ev.add_assign(even.ciphertext_mut(), &image)?;
-                self.shift(&mut rest, 2 * self.degree() - (1 << s))?;
-                **odd = Some(EncryptedRow::new(row, rest));
                 Ok(())
             })?;
         }

@@ -4,9 +4,9 @@
 //! ciphertexts to those of the result; keys, constants and weights are there before.
 
 use super::matrix::encrypt;
-use super::{compare, step};
 use super::tally::Tally;
 use super::{Figure, Setting};
+use super::{compare, step};
 use crate::client::{Client, RELEASES, encoder};
 use crate::exit::{Exit, Failure};
 use crate::output::peak_memory;
@@ -16,9 +16,7 @@ use veilformer::ckks::client::SecretKey;
 use veilformer::ckks::encoding::words_to_read;
 use veilformer::ckks::server::bootstrap::BootstrapPlan;
 use veilformer::ckks::{Ciphertext, Parameters, ParametersLiteral, PrecisionStats};
-use veilformer::transformer::{
-    Config, Executor, Kernel, Parameter, Site, Trainable, forward, forward_layer,
-};
+use veilformer::transformer::{Config, Executor, Kernel, Parameter, Site, Trainable, forward, forward_layer};
 use veilformer_engine::{
     Degrees, Encrypted, Engine, Places, Ring, Tensor, Watched, client, required_keys, softmax_keys,
     with_algebra,
@@ -308,10 +306,7 @@ impl World<'_> {
     }
 
     /// Encrypts coefficients for the small ring.
-    pub(super) fn coefficients(
-        &self,
-        mut coefficients: Vec<i64>,
-    ) -> Result<Ciphertext<Multicore>, Failure> {
+    pub(super) fn coefficients(&self, mut coefficients: Vec<i64>) -> Result<Ciphertext<Multicore>, Failure> {
         let level = BootstrapPlan::new(self.parameters[0])?.coefficient_level();
         encrypt(&self.secrets[0], self.accelerators[0], &mut coefficients, level)
     }

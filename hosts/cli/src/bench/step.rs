@@ -14,7 +14,9 @@ use std::time::Instant;
 use veilformer::ckks::encoding::words_to_read;
 use veilformer::ckks::server::bootstrap::BootstrapPlan;
 use veilformer::ckks::{Ciphertext, PrecisionStats};
-use veilformer::transformer::{AdamWHe, Config, Trainable, backward, forward, forward_recorded, loss_gradient};
+use veilformer::transformer::{
+    AdamWHe, Config, Trainable, backward, forward, forward_recorded, loss_gradient,
+};
 use veilformer_engine::{Engine, TrainedPlaces, Watched, client, summed_places, with_algebra};
 use veilformer_multicore::Multicore;
 use veilformer_plain::executor::Functions;
@@ -53,8 +55,7 @@ pub(super) fn figure(
     let model = sample.weights();
     let (mut times, mut stages, mut stats) = (Vec::new(), Vec::new(), None);
     with_algebra(&world.ring(&keys, 0), &world.ring(&keys, 1), |algebra| {
-        let watched =
-            Watched::new(algebra, |operation, moment| tally.borrow_mut().note(operation, moment));
+        let watched = Watched::new(algebra, |operation, moment| tally.borrow_mut().note(operation, moment));
         let mut engine = Engine::new(watched, &model, subject.sentences)?.with_trained(trained)?;
         let places = engine.trained_places()?;
         let placed = Placed { config, places: &places, model: twin.parameters() };
