@@ -14,7 +14,7 @@
 use crate::algebra::{Algebra, Matrix};
 use crate::executor::Engine;
 use crate::linear::FACTOR_SCALE;
-use crate::trained::Span;
+use crate::spans::Span;
 use crate::{Error, Tensor};
 use std::ops::Range;
 use std::rc::Rc;

@@ -4,9 +4,9 @@
 //! ciphertexts to those of the result; keys, constants and weights are there before.
 
 use super::matrix::encrypt;
-use super::step;
 use super::tally::Tally;
 use super::{Figure, Setting};
+use super::{compare, step};
 use crate::client::{Client, RELEASES, encoder};
 use crate::exit::{Exit, Failure};
 use crate::output::peak_memory;
@@ -16,9 +16,10 @@ use veilformer::ckks::client::SecretKey;
 use veilformer::ckks::encoding::words_to_read;
 use veilformer::ckks::server::bootstrap::BootstrapPlan;
 use veilformer::ckks::{Ciphertext, Parameters, ParametersLiteral, PrecisionStats};
-use veilformer::transformer::{Config, Executor, Parameter, Site, forward, forward_layer};
+use veilformer::transformer::{Config, Executor, Kernel, Parameter, Site, Trainable, forward, forward_layer};
 use veilformer_engine::{
-    Degrees, Encrypted, Engine, Places, Ring, Tensor, Watched, client, required_keys, with_algebra,
+    Degrees, Encrypted, Engine, Places, Ring, Tensor, Watched, client, required_keys, softmax_keys,
+    with_algebra,
 };
 use veilformer_multicore::Multicore;
 use veilformer_plain::executor::{Functions, PlainExecutor};
@@ -54,27 +55,34 @@ type Algebra<'s, F> = Watched<Encrypted<'s, Multicore, Keys>, F>;
 
 /// What is measured.
 pub(super) struct Subject {
-    name: &'static str,
+    pub(super) name: &'static str,
     pub(super) config: Config,
     pub(super) sentences: usize,
     /// One layer instead of the whole model.
     layer: Option<usize>,
+    /// What is trained, if anything.
+    pub(super) trained: Option<Trainable>,
 }
 
 impl Subject {
     fn of(name: &str) -> Self {
         let tiny = tiny::config(VOCABULARY);
         if name == INFER {
-            return Self { name: INFER, config: tiny, sentences: 16, layer: None };
+            return Self { name: INFER, config: tiny, sentences: 16, layer: None, trained: None };
         }
         if name == step::NAME {
             let config = Config { lora_rank: 2, ..tiny };
-            return Self { name: step::NAME, config, sentences: 16, layer: None };
+            let trained = Some(Trainable::Adapters);
+            return Self { name: step::NAME, config, sentences: 16, layer: None, trained };
+        }
+        if let Some(row) = compare::Row::of(name) {
+            let (name, trained) = (row.name, Some(row.trained()));
+            return Self { name, config: row.config(tiny), sentences: 16, layer: None, trained };
         }
         // A first norm, so that the layer is like every other one.
         let config =
             Config { width: 768, heads: 12, length: 128, feed_forward: 1536, first_norm: true, ..tiny };
-        Self { name: LAYER, config, sentences: 1, layer: Some(0) }
+        Self { name: LAYER, config, sentences: 1, layer: Some(0), trained: None }
     }
 
     /// The part of the program that is measured.
@@ -91,9 +99,14 @@ impl Subject {
     }
 }
 
-fn budget(site: Site) -> Budget {
-    let squarings = if matches!(site, Site::Kernel(_)) { 2 } else { 0 };
-    let degree = if matches!(site, Site::LossExp | Site::LossInverse | Site::Optimizer) { 7 } else { 15 };
+fn budget(kernel: Kernel, site: Site) -> Budget {
+    let squarings = if kernel == Kernel::Gaussian && matches!(site, Site::Kernel(_)) { 2 } else { 0 };
+    let degree = match site {
+        Site::LossExp | Site::LossInverse | Site::Optimizer => 7,
+        // Sums of few tokens and of many.
+        Site::Normaliser(_) => 31,
+        _ => 15,
+    };
     Budget { degree, squarings, margin: 1.5 }
 }
 
@@ -127,8 +140,10 @@ impl<'s> Sample<'s> {
         let data: Vec<_> = (0..subject.sentences + 1).map(|_| example()).collect();
         let unusable =
             |error: veilformer::approx::ApproxError| Failure::new(Exit::Failure, error.to_string());
-        if subject.name == step::NAME {
-            let mut run = FineTuner::new(config, parameters.clone(), step::recipe(Functions::Exact, 1000));
+        let budget = |site| budget(config.kernel, site);
+        if let Some(trained) = subject.trained {
+            let recipe = step::recipe(trained, Functions::Exact, 1000);
+            let mut run = FineTuner::new(config, parameters.clone(), recipe);
             for batch in data.chunks(subject.sentences).cycle().take(CALIBRATION) {
                 run.step(batch)?;
             }
@@ -206,7 +221,7 @@ pub(super) fn measure(
     for name in names {
         let subject = Subject::of(name);
         let sample = Sample::new(&subject)?;
-        let limbs = if *name == step::NAME { step::LIMBS } else { LIMBS };
+        let limbs = if subject.trained.is_some() { step::LIMBS } else { LIMBS };
         let accelerators = [
             &Multicore::new(big.chain(), setting.threads, limbs[0])?,
             &Multicore::new(small.chain(), setting.threads, limbs[1])?,
@@ -216,10 +231,10 @@ pub(super) fn measure(
             let of_small = secret.small_ring(accelerators[1], &small, &mut vec![0; small.degree()])?;
             let parameters = [&big, &small];
             let world = World { parameters, accelerators, secrets: [secret, of_small] };
-            if *name == step::NAME {
-                return step::figure(&world, setting, &sample, &subject);
+            match subject.trained {
+                Some(trained) => step::figure(&world, setting, &sample, &subject, trained),
+                None => world.figure(setting, &sample),
             }
-            world.figure(setting, &sample)
         })?)?;
     }
     Ok(())
@@ -240,8 +255,12 @@ impl World<'_> {
         tracing::info!(?peaks, keys = ?keys.each_ref().map(Keys::len), "limbs and keys of both rings");
     }
 
-    pub(super) fn keys(&self, places: &[Places], trained: bool) -> Result<[Keys; 2], Failure> {
-        let requests = required_keys::<Multicore, Keys>(self.parameters[0], places, trained)?;
+    pub(super) fn keys(&self, subject: &Subject, places: &[Places]) -> Result<[Keys; 2], Failure> {
+        let Subject { config, sentences, trained, .. } = subject;
+        let [mut big, small] =
+            required_keys::<Multicore, Keys>(self.parameters[0], places, trained.is_some())?;
+        softmax_keys(self.parameters[0], config, *sentences, &mut big)?;
+        let requests = [big, small];
         let mut stores = [Keys::new(), Keys::new()];
         for (i, store) in stores.iter_mut().enumerate() {
             let mut client = Client::new(self.accelerators[i], self.parameters[i])?;
@@ -255,7 +274,7 @@ impl World<'_> {
     fn figure(&self, setting: &Setting, sample: &Sample<'_>) -> Result<Figure, Failure> {
         let (subject, degrees) = (sample.subject, self.degrees());
         let places = Places::new(degrees, subject.sentences, subject.config.width, subject.config.length)?;
-        let keys = self.keys(&[places], false)?;
+        let keys = self.keys(subject, &[places])?;
         let tally = RefCell::new(Tally::default());
         let weights = sample.weights();
         let (mut times, mut found) = (Vec::new(), Vec::new());

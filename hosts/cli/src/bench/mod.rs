@@ -6,6 +6,7 @@
 //! median what the machine made of it.
 
 mod bootstrap;
+mod compare;
 mod engine;
 mod lanes;
 mod matrix;
@@ -25,18 +26,31 @@ use veilformer::ckks::{ParametersLiteral, PrecisionStats};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
+    #[command(subcommand)]
+    what: Option<What>,
     /// Only figures whose name contains this; several parts are separated by commas
     #[arg(long, value_name = "PART")]
     filter: Option<String>,
     /// Threads
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=512))]
+    #[arg(long, global = true, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=512))]
     threads: u16,
     /// Measurements of each figure; as many as fit a second and a half when left out
-    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    #[arg(long, global = true, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     runs: Option<u32>,
     /// Only list the names
     #[arg(long)]
     list: bool,
+}
+
+/// A bench with a table of its own.
+#[derive(Debug, clap::Subcommand)]
+enum What {
+    /// Fine-tuning and inference of one model with all weights encrypted or LoRA, softmax or Gaussian attention
+    Compare {
+        /// The model
+        #[arg(long, default_value = compare::MODEL, value_parser = [compare::MODEL])]
+        model: String,
+    },
 }
 
 /// One line.
@@ -193,6 +207,10 @@ pub(crate) const NAMES: &[&str] = &[
     engine::NAMES[0],
     engine::NAMES[1],
     engine::NAMES[2],
+    compare::NAMES[0],
+    compare::NAMES[1],
+    compare::NAMES[2],
+    compare::NAMES[3],
 ];
 
 /// The parameters of the names that end so.
@@ -206,8 +224,9 @@ pub(crate) fn run(args: &Args, output: Output) -> Result<(), Failure> {
     let wanted = |name: &&str| {
         match args.filter.as_deref() {
             Some(filter) => filter.split(',').any(|part| name.contains(part)),
+            None if args.what.is_some() => compare::NAMES.contains(name),
             // Minutes: only where it is asked for, or listed.
-            None => args.list || !(name.contains("chain") || engine::NAMES.contains(name)),
+            None => args.list || !(name.contains("chain") || is_job(name)),
         }
     };
     let names: Vec<&str> = NAMES.iter().copied().filter(wanted).collect();
@@ -223,7 +242,9 @@ pub(crate) fn run(args: &Args, output: Output) -> Result<(), Failure> {
     let setting = Setting { threads: args.threads.into(), runs: args.runs, output };
     let mut table =
         Table::new(&["figure", ">minimum", ">median", ">runs", ">bits mean", ">bits min", "notes"]);
+    let mut compared = Vec::new();
     let mut report = |figure: Figure| -> Result<(), Failure> {
+        compared.extend(compare::Outcome::of(&figure));
         output.json(&figure)?;
         if !output.json {
             eprintln!("{} {}", figure.name, seconds(figure.min_s));
@@ -267,12 +288,20 @@ pub(crate) fn run(args: &Args, output: Output) -> Result<(), Failure> {
     if names.contains(&model::NAME) {
         report(model::measure(&setting)?)?;
     }
-    let jobs: Vec<&str> = names.iter().copied().filter(|name| engine::NAMES.contains(name)).collect();
+    let jobs: Vec<&str> = names.iter().copied().filter(|name| is_job(name)).collect();
     if !jobs.is_empty() {
         engine::measure(&setting, &jobs, &mut report)?;
     }
     output.say(table.render());
+    if !compared.is_empty() {
+        output.say(compare::table(&compared).render());
+    }
     Ok(())
+}
+
+/// Whether it is a job of the encrypted executor.
+fn is_job(name: &str) -> bool {
+    engine::NAMES.contains(&name) || compare::NAMES.contains(&name)
 }
 
 fn cells(figure: &Figure) -> Vec<String> {
@@ -309,7 +338,7 @@ mod tests {
                 + usize::from(pair::NAMES.contains(name))
                 + usize::from(*name == slots::NAME)
                 + usize::from(*name == model::NAME)
-                + usize::from(engine::NAMES.contains(name));
+                + usize::from(is_job(name));
             assert_eq!(homes, 1, "{name}");
         }
     }

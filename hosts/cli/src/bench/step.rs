@@ -5,7 +5,7 @@
 
 use super::engine::{Sample, Subject, World};
 use super::tally::Tally;
-use super::{Figure, Setting, Stage};
+use super::{Figure, Setting, Stage, compare};
 use crate::client::encoder;
 use crate::exit::Failure;
 use crate::output::peak_memory;
@@ -14,7 +14,9 @@ use std::time::Instant;
 use veilformer::ckks::encoding::words_to_read;
 use veilformer::ckks::server::bootstrap::BootstrapPlan;
 use veilformer::ckks::{Ciphertext, PrecisionStats};
-use veilformer::transformer::{AdamWHe, Config, Trainable, backward, forward_recorded, loss_gradient};
+use veilformer::transformer::{
+    AdamWHe, Config, Trainable, backward, forward, forward_recorded, loss_gradient,
+};
 use veilformer_engine::{Engine, TrainedPlaces, Watched, client, summed_places, with_algebra};
 use veilformer_multicore::Multicore;
 use veilformer_plain::executor::Functions;
@@ -31,9 +33,9 @@ type Halves = (Ciphertext<Multicore>, Option<Ciphertext<Multicore>>);
 type Weights = Vec<Halves>;
 
 /// What is trained, and how: the learning rate is high enough for a step to change weights by more than its error.
-pub(super) fn recipe(functions: Functions<'_>, steps: u32) -> Recipe<'_> {
+pub(super) fn recipe(trained: Trainable, functions: Functions<'_>, steps: u32) -> Recipe<'_> {
     let optimizer = AdamWHe::paper(2e-2, 1e-2);
-    Recipe { trained: Trainable::Adapters, optimizer, steps, functions, noise: None }
+    Recipe { trained, optimizer, steps, functions, noise: None }
 }
 
 /// As many steps as runs are wanted.
@@ -42,18 +44,19 @@ pub(super) fn figure(
     setting: &Setting,
     sample: &Sample<'_>,
     subject: &Subject,
+    trained: Trainable,
 ) -> Result<Figure, Failure> {
     let runs = setting.runs.unwrap_or(1);
     let (config, batch) = (&subject.config, &sample.data[..subject.sentences]);
-    let recipe = recipe(Functions::Polynomial(&sample.approximations), 2 * runs);
+    let recipe = recipe(trained, Functions::Polynomial(&sample.approximations), 2 * runs);
     let mut twin = FineTuner::new(config, sample.parameters.clone(), recipe);
-    let keys = world.keys(&summed_places(config, world.degrees(), subject.sentences)?, true)?;
+    let keys = world.keys(subject, &summed_places(config, world.degrees(), subject.sentences)?)?;
     let tally = RefCell::new(Tally::default());
     let model = sample.weights();
     let (mut times, mut stages, mut stats) = (Vec::new(), Vec::new(), None);
     with_algebra(&world.ring(&keys, 0), &world.ring(&keys, 1), |algebra| {
         let watched = Watched::new(algebra, |operation, moment| tally.borrow_mut().note(operation, moment));
-        let mut engine = Engine::new(watched, &model, subject.sentences)?;
+        let mut engine = Engine::new(watched, &model, subject.sentences)?.with_trained(trained)?;
         let places = engine.trained_places()?;
         let placed = Placed { config, places: &places, model: twin.parameters() };
         engine.set_trained(placed.encrypted(world)?)?;
@@ -88,13 +91,20 @@ pub(super) fn figure(
             ends("optimizer");
             times.push(tally.borrow_mut().stop());
         }
+        if compare::Row::of(subject.name).is_some() {
+            let (input, mask) = world.send(&engine, sample)?;
+            let began = Instant::now();
+            let (input, mask) = (engine.input(&input)?, engine.mask(mask)?);
+            forward(config, &mut engine, input, &mask)?;
+            stages.push(Stage { name: compare::INFERENCE, seconds: began.elapsed().as_secs_f64() });
+        }
         let placed = Placed { config, places: &places, model: twin.parameters() };
         stats = Some(placed.compare(world, engine.weights().unwrap_or_default())?);
         Ok::<_, Failure>(())
     })?;
     world.note_peaks(&keys);
     times.sort_by(f64::total_cmp);
-    let mut figure = tally.into_inner().complete(setting.figure(NAME, super::engine::SET, &times));
+    let mut figure = tally.into_inner().complete(setting.figure(subject.name, super::engine::SET, &times));
     if let Some(stats) = stats {
         figure = figure.precise(stats);
     }

@@ -51,8 +51,9 @@ fn gradients_of(config: Config, trained: Trainable) {
         gradient(&sample.config, &mut plain, &sample.parameters, example).unwrap();
     }
     let (expected, _) = plain.finish();
+    let others = sample.with_other(trained);
     world.serve(&client, &sample.keys(&world), |algebra| {
-        let model = sample.weights();
+        let model = Weights { parameters: &others, ..sample.weights() };
         let mut engine = Engine::new(algebra, &model, SENTENCES).unwrap().with_trained(trained).unwrap();
         send_weights(&mut engine, &client, &sample, &world);
         differentiate(&mut engine, &client, &sample, &world);

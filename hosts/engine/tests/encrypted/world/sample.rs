@@ -108,6 +108,15 @@ impl Sample {
         Weights { config: &self.config, parameters: &self.parameters, approximations: &self.approximations }
     }
 
+    /// The model's weights, those that are trained turned: what is encrypted must come from the client.
+    pub(crate) fn with_other(&self, trained: Trainable) -> Parameters<f64> {
+        let mut others = self.parameters.clone();
+        for parameter in trained.parameters(&self.config) {
+            others.get_mut(parameter).iter_mut().for_each(|w| *w = -*w);
+        }
+        others
+    }
+
     pub(crate) fn executor(&self) -> PlainExecutor<'_, f64> {
         PlainExecutor::new(&self.config, &self.parameters, Functions::Polynomial(&self.approximations))
     }
