@@ -167,7 +167,7 @@ impl Work {
     /// # Errors
     /// Usage for more sentences than a matrix of outputs has columns; what the layout says.
     pub(crate) fn places(&self, rings: &Rings, sentences: usize) -> Result<BatchPlaces, Failure> {
-        let length = self.config.length;
+        let length = self.check_length(rings)?;
         if sentences == 0 || sentences > length {
             let message = format!("{sentences} sentences in a batch; 1 to {length} fit, one for every token");
             return Err(Failure::new(Exit::Usage, message));
@@ -184,9 +184,26 @@ impl Work {
         })
     }
 
+    /// T, if tokens fill the columns of a packed matrix: products of two encrypted matrices take whole ones.
+    fn check_length(&self, rings: &Rings) -> Result<usize, Failure> {
+        let length = self.config.length;
+        let layout = *Places::new(rings.degrees(), 1, 1, length)?.layout();
+        let columns = rings.small.degree() / layout.rank();
+        if columns == length {
+            return Ok(length);
+        }
+        let message = format!(
+            "a model of {length} tokens: the columns of a packed matrix under {} are {columns} at least; take a model \
+             of so many tokens, or parameters with a smaller ring",
+            rings.big.name().unwrap_or("these parameters")
+        );
+        Err(Failure::new(Exit::Usage, message))
+    }
+
     /// The places that say which keys a server needs, for batches of any size.
-    pub(crate) fn summed_places(&self, degrees: Degrees) -> Result<[Places; 2], Failure> {
-        Ok(summed_places(&self.config, degrees, 1)?)
+    pub(crate) fn summed_places(&self, rings: &Rings) -> Result<[Places; 2], Failure> {
+        self.check_length(rings)?;
+        Ok(summed_places(&self.config, rings.degrees(), 1)?)
     }
 
     /// Where encrypted weights lie.
