@@ -27,6 +27,7 @@ const EXPECTED: usize = 1 << 12;
 
 /// The keys of both rings that a work needs: of inference, or of training too.
 pub(crate) fn requests(work: &Work, rings: &Rings, trained: bool) -> Result<[KeyRequests; 2], Failure> {
+    work.check_length(rings)?;
     Ok(model_keys::<Multicore, KeyStore<'_, Multicore>>(&rings.big, &work.config, 1, trained)?)
 }
 

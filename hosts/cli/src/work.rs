@@ -164,7 +164,7 @@ impl Work {
     /// # Errors
     /// Usage for more sentences than a matrix of outputs has columns; what the layout says.
     pub(crate) fn places(&self, rings: &Rings, sentences: usize) -> Result<BatchPlaces, Failure> {
-        let length = self.config.length;
+        let length = self.check_length(rings)?;
         if sentences == 0 || sentences > length {
             let message = format!("{sentences} sentences in a batch; 1 to {length} fit, one for every token");
             return Err(Failure::new(Exit::Usage, message));
@@ -179,6 +179,22 @@ impl Work {
             input_scale: rings.message_scale() / stream_bound(self)?,
             target_scale: rings.message_scale(),
         })
+    }
+
+    /// T, if tokens fill the columns of a packed matrix: products of two encrypted matrices take whole ones.
+    pub(crate) fn check_length(&self, rings: &Rings) -> Result<usize, Failure> {
+        let length = self.config.length;
+        let layout = *Places::new(rings.degrees(), 1, 1, length)?.layout();
+        let columns = rings.small.degree() / layout.rank();
+        if columns == length {
+            return Ok(length);
+        }
+        let message = format!(
+            "a model of {length} tokens: the columns of a packed matrix under {} are {columns} at least; take a model \
+             of so many tokens, or parameters with a smaller ring",
+            rings.big.name().unwrap_or("these parameters")
+        );
+        Err(Failure::new(Exit::Usage, message))
     }
 
     /// Where encrypted weights lie.

@@ -46,13 +46,13 @@ impl Files {
     fn new() -> Self {
         let files = Self { folder: tempfile::tempdir().unwrap() };
         write_encoder(&files.path("model"), TOY);
+        write_sst2(&files.path("dev.tsv"), SENTENCES);
         files.expect(0, "keygen --model @/model --parameters insecure-toy-matrix --out @/keys");
         files
     }
 
     fn make() -> Self {
         let files = Self::new();
-        write_sst2(&files.path("dev.tsv"), SENTENCES);
         files.expect(
             0,
             "encrypt --keys @/keys --model @/model --file @/dev.tsv --batch 4 --out @/x --weights @/w.vfw",
@@ -238,6 +238,8 @@ fn a_model_that_is_not_whole_is_refused() {
     assert!(message.contains("missing evaluation key"), "{message}");
     let line = "keygen --model @/model --parameters n16/boot --out @/never";
     assert!(f.expect(2, line).contains("n16/matrix"));
+    let message = f.expect(2, &line.replace("n16/boot", "n16/matrix"));
+    assert!(message.contains("a model of 16 tokens") && message.contains("are 64 at least"), "{message}");
 }
 
 #[test]
@@ -359,4 +361,20 @@ fn releases_are_flooded_and_counted() {
         assert_eq!(left(&f.expect(0, &anyway)), first - spent);
     }
     assert!(f.expect(5, &anyway).contains("releases allowed"));
+}
+
+#[test]
+fn secure_one_batch_from_keys_to_a_score() {
+    let f = Files { folder: tempfile::tempdir().unwrap() };
+    write_encoder(&f.path("model"), Config { length: 64, ..TOY });
+    write_sst2(&f.path("dev.tsv"), SENTENCES);
+    f.expect(0, "keygen --model @/model --inference --out @/keys");
+    f.expect(0, "encrypt --keys @/keys --model @/model --file @/dev.tsv --batch 8 --out @/x --unlabelled");
+    f.expect(0, "infer --keys @/keys/evaluation.keys --model @/model --in @/x --out @/y");
+    let line = "evaluate --json --secret @/keys/secret.key --model @/model --in @/y --file @/dev.tsv";
+    let report = json_lines(&f.expect(0, line)).remove(0);
+    assert_eq!((&report["escaped"], &report["same_class_polynomial"]), (&0.into(), &1.0.into()), "{report}");
+    assert!(report["against_polynomial"]["bits_min"].as_f64().unwrap() > 7.0, "{report}");
+    let shown = f.expect(0, "inspect @/y/answer-00000.vfa");
+    assert!(shown.contains("128-bit security"), "{shown}");
 }

@@ -11,6 +11,7 @@ use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use veilformer::ckks::ParametersLiteral;
+use veilformer::transformer::Config;
 use veilformer::wire::{
     BUNDLE_LEN, Bundle, Expected, Fault, PARAMETERS_LEN, Reader, Sink, read_bundle, write_bundle,
 };
@@ -195,9 +196,11 @@ fn an_unfinished_folder_is_refused_by_name() {
 fn resuming_with_other_choices_is_refused() {
     let (whole, folder) = (whole(), tempfile::tempdir().unwrap());
     let cut = whole.cut(Some(&whole.files[2][..1000]));
-    let other = keygen(cut.path(), &["--resume"]);
-    let other: Vec<&str> =
-        other.into_iter().map(|arg| if arg == SET[2] { "n16/matrix" } else { arg }).collect();
+    // Sixty-four tokens fit both sets.
+    let long = tempfile::tempdir().unwrap();
+    write_encoder(long.path(), Config { length: 64, ..TOY });
+    let other = ["keygen", "--parameters", "n16/matrix", "--inference", "--resume"];
+    let other = [&other[..], &["--model", str_of(long.path()), "--out", str_of(cut.path())]].concat();
     assert!(expect(2, &other).contains("insecure-toy-matrix"));
     let training: Vec<&str> =
         keygen(cut.path(), &["--resume"]).into_iter().filter(|arg| *arg != SET[3]).collect();
