@@ -35,6 +35,11 @@ pub(crate) fn compose(approximation: &Approximation<'_>, a: f64, b: f64) -> Vec<
         .collect()
 }
 
+/// Levels that a polynomial of so many coefficients takes.
+pub(crate) fn depth(coefficients: usize) -> usize {
+    (usize::BITS - coefficients.saturating_sub(1).leading_zeros()) as usize
+}
+
 impl<G: Algebra, M: Model> Engine<'_, G, M> {
     /// dg → d(a | b): da = dg ⊙ ReLU(b), db = dg ⊙ a ⊙ the slope at b.
     pub(crate) fn gated_backward(
@@ -87,10 +92,9 @@ impl<G: Algebra, M: Model> Engine<'_, G, M> {
         let [b, a] = self.raise_all(&places, [&hidden.gated, &hidden.packed])?;
         let polynomial = compose(&approximation, 1.0 / b.factor, 0.0);
         // What the polynomial and the products here and in the backward pass leave over is dropped first.
-        let depth = (usize::BITS - (polynomial.len() - 1).leading_zeros()) as usize;
-        let products = 1 + usize::from(self.is_recording());
+        let levels = depth(polynomial.len()) + 1 + usize::from(self.is_recording());
         let b = self.each(&b, |slots, _, _, x| {
-            let enough = slots.floor() + depth + products;
+            let enough = slots.floor() + levels;
             if slots.level(x) > enough { Ok(slots.scale(x, 1.0, enough)?) } else { Ok(slots.duplicate(x)?) }
         })?;
         let relu: Vec<f64> = polynomial.iter().map(|c| c / reach).collect();

@@ -13,6 +13,7 @@
 //! It lives outside the core because it needs a heap: a training step owns hundreds of ciphertexts. All arithmetic it
 //! calls is the core's, on any accelerator.
 
+mod adapters;
 pub mod algebra;
 mod attention;
 pub mod client;

@@ -3,7 +3,7 @@
 use crate::Error;
 use crate::algebra::{Algebra, Halves};
 use crate::executor::Engine;
-use crate::functions::compose;
+use crate::functions::{compose, depth};
 use crate::tensor::{Slots, half_of};
 use std::rc::Rc;
 use veilformer::transformer::slots::{Model, SlotArithmetic};
@@ -28,10 +28,12 @@ impl<G: Algebra, M: Model> Engine<'_, G, M> {
         };
         let before = Moments { weights, first, second };
         let after = adamw_he(self, step, &before, &gradient, true)?;
-        let [weights, first, second] =
-            [after.weights, after.first, after.second].map(|x| Ok::<_, Error>(Rc::new(self.refreshed(&x)?)));
-        let moments = [first?, second?];
-        self.take_in(weights?)?;
+        let weights = Rc::new(self.refreshed(&after.weights)?);
+        // v̂ takes a level for itself, one for its root's argument, the root's, one for the direction; m̂ meets it there.
+        // The weights' own sum comes last.
+        let root = depth(self.approximation(Site::Optimizer)?.coefficients().len());
+        let moments = [self.ready(after.first, 3)?, self.ready(after.second, 4 + root)?];
+        self.take_in(weights)?;
         self.moments = Some(moments);
         Ok(())
     }
@@ -101,6 +103,16 @@ impl<G: Algebra, M: Model> Engine<'_, G, M> {
             halves.push((lower, upper));
         }
         Ok(Slots { factor: 1.0, halves })
+    }
+
+    /// The same, refreshed where a step more would not leave enough of its `levels` for the weights to be.
+    fn ready(&mut self, x: Rc<Slots<G::Vector>>, levels: usize) -> Result<Rc<Slots<G::Vector>>, Error> {
+        let slots = self.algebra.slots();
+        let (enough, mut halves) = (slots.floor() + levels, x.halves.iter());
+        let is_ready = halves.all(|(lower, upper)| {
+            slots.level(lower) >= enough && upper.as_ref().is_none_or(|x| slots.level(x) >= enough)
+        });
+        if is_ready { Ok(x) } else { Ok(Rc::new(self.refreshed(&x)?)) }
     }
 
     fn refreshed(&mut self, x: &Slots<G::Vector>) -> Result<Slots<G::Vector>, Error> {

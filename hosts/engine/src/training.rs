@@ -2,8 +2,8 @@
 
 use crate::algebra::{Algebra, Matrix};
 use crate::executor::Engine;
-use crate::tensor::{RowsOf, Slots, Waiting};
-use crate::{Error, Places, Tensor};
+use crate::tensor::{RowsOf, Slots};
+use crate::{Error, Tensor};
 use std::cell::RefCell;
 use std::rc::Rc;
 use veilformer::matrix::{Entries, PlainMatrix, Side};
@@ -87,82 +87,6 @@ impl<G: Algebra, M: Model> Engine<'_, G, M> {
             packed.push(Self::tempered(self.combine_vectors(weight, count, rows, &places, bound)?));
         }
         Ok(Tensor::packed(places, packed, dy.first))
-    }
-
-    /// Bᵀ·dy, row by row, to be bootstrapped with the rows of other projections.
-    fn lora_up_backward(&mut self, dy: &Tensor<G>, weight: Parameter) -> Result<Tensor<G>, Error> {
-        let form = Error::Form { operation: "LoRA's gradient" };
-        let Parameter::LoraUp(_, layer) = weight else { return Err(form) };
-        let count = weight.shape(self.config()).rows;
-        let bound = self.model.adapter_gradient_bound(layer).ok_or(Error::NoAdapterBound(layer))?;
-        let mut rows = Vec::new();
-        for matrix in &dy.packed {
-            for vector in 0..count {
-                let columns = self.sides(weight, vector)?.gather.clone();
-                rows.push(self.algebra.gather(&columns, matrix, bound)?);
-            }
-        }
-        let mut whole = Self::tempered(self.algebra.pack(&rows)?);
-        // A bootstrap's error is that of its whole range, which the gradients are to fill.
-        let room = self.algebra.rings().message_scale / (bound * whole.entries.scale);
-        if room >= 2.0 {
-            whole = self.algebra.lift(&whole, room.min(f64::from(i32::MAX)) as i32)?;
-        }
-        // At the scale at which A brings it to that of the projections' own gradient.
-        let rings = self.algebra.rings();
-        let factor = match self.model.gradient_bound(Site::FirstNorm(layer)) {
-            Some(bound) => {
-                let replicas = (rings.degrees.small / dy.places.layout().rank()) as f64;
-                let stream = rings.message_scale / bound;
-                let wanted = if dy.first { stream / replicas } else { stream };
-                wanted * rings.moduli[rings.level] / crate::trained::UP_SCALE / rings.message_scale
-            }
-            // Nothing below is trained.
-            None => whole.entries.scale / rings.message_scale,
-        };
-        let (used, rows) = (dy.places.used(), RefCell::new(None));
-        let waiting = Rc::new(Waiting { whole, count, bound, factor, used, rows });
-        self.waiting.push(waiting.clone());
-        let tensor = Tensor::packed(dy.places.with_rows(count)?, Vec::new(), dy.first);
-        Ok(Tensor { waiting: Some(waiting), ..tensor })
-    }
-
-    /// Bootstraps all rows that wait, in as few ciphertexts as they fill.
-    fn raise_waiting(&mut self) -> Result<(), Error> {
-        let waiting = std::mem::take(&mut self.waiting);
-        let most = |of: fn(&Waiting<G>) -> usize| waiting.iter().map(|rows| of(rows)).max().unwrap_or(1);
-        let places = Places::new(
-            self.algebra.rings().degrees,
-            waiting.len(),
-            most(|rows| rows.whole.entries.layout.rows()),
-            self.config().length,
-        )?;
-        let places = places.with_used(most(|rows| rows.used));
-        let packed: Vec<_> = waiting.iter().map(|rows| rows.whole.clone()).collect();
-        let message = self.algebra.rings().message_scale;
-        let constant = |rows: &Rc<Waiting<G>>| rows.factor * message / rows.whole.entries.scale;
-        let constants: Vec<f64> = waiting.iter().map(constant).collect();
-        let slots = self.raise(&places, &packed)?;
-        let scaled = self.each(&slots, |slots, ciphertext, upper, x| {
-            let constant = |slot: usize| places.at(ciphertext, upper, slot).map_or(0.0, |at| constants[at.0]);
-            let level = slots.level(x).saturating_sub(1);
-            Ok(slots.multiply_known(x, &constant, level)?)
-        })?;
-        let lowered = self.lower(&places, &scaled, 1.0)?;
-        for (rows, matrix) in waiting.iter().zip(lowered) {
-            let entries = Entries {
-                layout: rows.whole.entries.layout,
-                scale: message * rows.factor,
-                bound: rows.bound,
-                ..matrix.entries
-            };
-            let pieces = matrix.pieces.into_iter().take(entries.layout.ciphertexts()).collect();
-            let mut each = self.algebra.split(&Matrix { entries, pieces, ..matrix })?.into_iter();
-            let sentences = entries.layout.rows() / rows.count;
-            let by_sentence = (0..sentences).map(|_| each.by_ref().take(rows.count).collect()).collect();
-            *rows.rows.borrow_mut() = Some(Rc::new(by_sentence));
-        }
-        Ok(())
     }
 
     /// Every row minus the mean over the rows: of logits, which are few.

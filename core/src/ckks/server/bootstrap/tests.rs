@@ -123,6 +123,25 @@ fn real_slots_take_half_the_work_to_the_same_end() {
     });
 }
 
+#[test]
+fn two_real_vectors_are_one_for_a_while() {
+    with_bootstrap(|bench, bootstrap| {
+        let z = bench.slots(7);
+        let [x, y] = [|z: Complex| z.re, |z: Complex| z.im].map(|part| {
+            let part: Vec<Complex> = z.iter().map(|&z| Complex::new(part(z), 0.0)).collect();
+            bench.encrypt(&part, bootstrap.plan().floor())
+        });
+        let pair = bootstrap.combine(&x, &y).unwrap();
+        assert!(bench.bits(&pair, |j| z[j]).min_bits > 18.5);
+        let [re, im] = bootstrap.apart(&pair).unwrap();
+        assert!(bench.bits(&re, |j| Complex::new(2.0 * z[j].re, 0.0)).min_bits > 18.5);
+        assert!(bench.bits(&im, |j| Complex::new(2.0 * z[j].im, 0.0)).min_bits > 18.5);
+        let lower = bench.encrypt(&z, bootstrap.plan().floor() - 1);
+        let refused = bootstrap.combine(&x, &lower).err();
+        assert!(matches!(refused, Some(Error::Level { .. })), "{refused:?}");
+    });
+}
+
 /// Decrypted coefficients.
 fn coefficients<A: Trusted<Word = u64>>(bench: &Bench<'_, A>, x: &Ciphertext<A>) -> Vec<f64> {
     let degree = bench.parameters.degree();
