@@ -1,5 +1,6 @@
 //! What a job of the encrypted executor will take, by a dry run and this machine's rates.
 
+use crate::args::Size;
 use crate::exit::{Exit, Failure};
 use crate::keyfile::KeyLayout;
 use crate::output::{Table, bytes, seconds};
@@ -9,7 +10,7 @@ use std::collections::BTreeMap;
 use veilformer::ckks::Parameters;
 use veilformer::ckks::server::bootstrap::BootstrapPlan;
 use veilformer_engine::Operation;
-use veilformer_engine::plan::{Count, Job, Kernel, Phase, Rates, Share, Subject, count, job_keys};
+use veilformer_engine::plan::{Count, Job, Kernel, Phase, Rates, Refusal, Share, Subject, count, job_keys};
 use veilformer_multicore::Multicore;
 
 /// All operations of one kind.
@@ -18,6 +19,17 @@ struct OperationLine {
     operation: String,
     count: usize,
     predicted_s: f64,
+    predicted_cpu_s: f64,
+}
+
+/// Bootstraps before one operation of the program.
+#[derive(Serialize)]
+struct StandLine {
+    phase: &'static str,
+    operation: String,
+    bootstraps: usize,
+    half_bootstraps: usize,
+    reason: &'static str,
 }
 
 /// A part of a job.
@@ -53,9 +65,12 @@ pub(crate) struct Forecast {
     keys_used: usize,
     key_file_bytes: u64,
     key_memory_bytes: u64,
+    peak_limbs: [usize; 2],
     peak_bytes: u64,
     predicted_s: f64,
+    predicted_cpu_s: f64,
     phases: Vec<PhaseLine>,
+    stands: Vec<StandLine>,
     operations: Vec<OperationLine>,
 }
 
@@ -88,8 +103,12 @@ pub(crate) fn forecast(
 ) -> Result<Forecast, Failure> {
     let small = parameters.small_ring()?;
     let weights = model.weights();
-    let refused = |error: veilformer_engine::Error| refusal(error.into(), parameters);
-    let keys = job_keys(parameters, &weights, sentences, job).map_err(refused)?;
+    let refused = |refused: Refusal| {
+        let failure = Failure::from(refused.error);
+        let failure = Failure { message: refused.to_string(), ..failure };
+        refusal(failure, parameters)
+    };
+    let keys = job_keys(parameters, &weights, sentences, job).map_err(|error| refused(error.into()))?;
     let subject = Subject { parameters, keys: &keys, threads, limbs: [usize::MAX >> 1; 2] };
     let count = count(&subject, &weights, sentences, job).map_err(refused)?;
     let limb = [parameters.degree(), small.degree()].map(|degree| 8 * degree as u64);
@@ -114,11 +133,42 @@ pub(crate) fn forecast(
         keys_used: count.used.iter().map(|used| used.keys.len()).sum(),
         key_file_bytes: KeyLayout::new(parameters, &keys[0]).len() + KeyLayout::new(&small, &keys[1]).len(),
         key_memory_bytes: bytes_of(count.key_limbs),
+        peak_limbs: count.peak,
         peak_bytes: bytes_of(count.peak),
         predicted_s: count.seconds(rates),
+        predicted_cpu_s: count.phases.iter().map(|p| p.total().processor_seconds(rates, threads)).sum(),
         phases: count.phases.iter().map(|phase| phase_line(phase, rates)).collect(),
-        operations: operations(&count, rates),
+        stands: count.phases.iter().flat_map(stands).collect(),
+        operations: operations(&count, rates, threads),
     })
+}
+
+fn stands(phase: &Phase) -> impl Iterator<Item = StandLine> {
+    phase.bootstraps.iter().map(|stand| StandLine {
+        phase: phase.name,
+        operation: stand.operation.clone(),
+        bootstraps: stand.full,
+        half_bootstraps: stand.half,
+        reason: reason(&stand.operation),
+    })
+}
+
+/// Why a bootstrap stands before an operation.
+fn reason(operation: &str) -> &'static str {
+    let known = [
+        ("gradient of", "gradients leave the small ring at its bottom, and are summed up in slots"),
+        ("gradient through norm", "a product of a gradient and kept roots, both of all features"),
+        ("gradient through", "a product of two vectors, entry by entry"),
+        ("norm", "the variance and 1/√ of it"),
+        ("kernel", "exp of every score"),
+        ("gate", "ReLU, and the product of both halves"),
+        ("function", "a polynomial, entry by entry"),
+        ("optimizer", "weights and moments have used their levels up"),
+    ];
+    known
+        .iter()
+        .find(|(of, _)| operation.starts_with(of))
+        .map_or("entries by themselves, in slots", |(_, why)| why)
 }
 
 fn phase_line(phase: &Phase, rates: &[Rates; 2]) -> PhaseLine {
@@ -133,17 +183,23 @@ fn phase_line(phase: &Phase, rates: &[Rates; 2]) -> PhaseLine {
 }
 
 /// All phases' operations, longest first, and what lies between them.
-fn operations(count: &Count, rates: &[Rates; 2]) -> Vec<OperationLine> {
-    let mut shares: BTreeMap<String, (usize, f64)> = BTreeMap::new();
+fn operations(count: &Count, rates: &[Rates; 2], threads: usize) -> Vec<OperationLine> {
+    let mut shares: BTreeMap<String, (usize, f64, f64)> = BTreeMap::new();
     for phase in &count.phases {
         let named = phase.shares.iter().map(|(operation, share)| (format!("{operation:?}"), share));
         for (name, share) in named.chain([("(between operations)".into(), &phase.between)]) {
-            let (count, seconds) = shares.entry(name).or_default();
+            let (count, seconds, cpu) = shares.entry(name).or_default();
             *count += share.count;
             *seconds += share.seconds(rates);
+            *cpu += share.processor_seconds(rates, threads);
         }
     }
-    let line = |(operation, (count, predicted_s))| OperationLine { operation, count, predicted_s };
+    let line = |(operation, (count, predicted_s, predicted_cpu_s))| OperationLine {
+        operation,
+        count,
+        predicted_s,
+        predicted_cpu_s,
+    };
     let mut lines: Vec<OperationLine> = shares.into_iter().map(line).collect();
     lines.sort_by(|a, b| b.predicted_s.total_cmp(&a.predicted_s));
     lines
@@ -165,6 +221,24 @@ fn refusal(failure: Failure, parameters: &Parameters) -> Failure {
 }
 
 impl Forecast {
+    /// Refused where it takes more memory than there is.
+    pub(crate) fn within(self, memory: Size) -> Result<Self, Failure> {
+        if self.peak_bytes <= memory.0 {
+            return Ok(self);
+        }
+        let message = format!(
+            "{} sentences take {} at the peak, and there are {}; what helps: fewer sentences (--batch)",
+            self.sentences,
+            bytes(self.peak_bytes),
+            bytes(memory.0)
+        );
+        Err(Failure::new(Exit::Resources, message))
+    }
+
+    pub(crate) fn seconds_a_sentence(&self) -> f64 {
+        self.predicted_s / self.sentences as f64
+    }
+
     pub(crate) fn describe(&self) -> String {
         let mut table = Table::new(&["plan", "value"]);
         let security = match self.security_bits {
@@ -196,7 +270,14 @@ impl Forecast {
                 ),
             ),
             ("memory at the peak, keys included", bytes(self.peak_bytes)),
-            ("predicted time", format!("{} here", seconds(self.predicted_s))),
+            (
+                "predicted time",
+                format!(
+                    "{} here, of processors {}",
+                    seconds(self.predicted_s),
+                    seconds(self.predicted_cpu_s)
+                ),
+            ),
         ] {
             table.row(vec![what.into(), value]);
         }
@@ -206,11 +287,19 @@ impl Forecast {
             let [full, half] = numbers;
             phases.row(vec![line.phase.into(), full, half, format!("{:.1}", line.predicted_s)]);
         }
-        let mut operations = Table::new(&["operation", ">count", ">seconds"]);
-        for line in &self.operations {
-            let cells = [line.operation.clone(), line.count.to_string(), format!("{:.2}", line.predicted_s)];
-            operations.row(cells.into());
+        let mut stands = Table::new(&["bootstraps before", ">all slots", ">half", "because of"]);
+        for line in &self.stands {
+            let place = format!("{}: {}", line.phase, line.operation);
+            let numbers = [line.bootstraps, line.half_bootstraps].map(|count| count.to_string());
+            let [full, half] = numbers;
+            stands.row(vec![place, full, half, line.reason.into()]);
         }
-        format!("{}\n{}\n{}", table.render(), phases.render(), operations.render())
+        let mut operations = Table::new(&["operation", ">count", ">seconds", ">of processors"]);
+        for line in &self.operations {
+            let [wall, processor] = [line.predicted_s, line.predicted_cpu_s].map(|s| format!("{s:.2}"));
+            operations.row(vec![line.operation.clone(), line.count.to_string(), wall, processor]);
+        }
+        let tables = [table, phases, stands, operations];
+        tables.iter().map(Table::render).collect::<Vec<_>>().join("\n")
     }
 }

@@ -1,9 +1,9 @@
 //! `plan`: the price of a run, before any key exists.
 
-use crate::args::{ParametersArg, Threads};
+use crate::args::{ParametersArg, Size, Threads};
 use crate::bootstrap::Price;
 use crate::exit::{Exit, Failure};
-use crate::forecast::{forecast, rates};
+use crate::forecast::{Forecast, forecast, rates};
 use crate::job::Job as SlotJob;
 use crate::model::LoadedModel;
 use crate::output::{Output, Table, bytes, seconds};
@@ -45,9 +45,12 @@ pub(crate) struct Args {
     /// Rank of LoRA
     #[arg(long, value_name = "RANK", value_parser = clap::value_parser!(u16).range(0..=64))]
     lora_rank: Option<u16>,
-    /// Sentences of a batch
-    #[arg(long, value_name = "SENTENCES", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=1024))]
-    batch: u16,
+    /// Sentences of a batch; 16 when left out, or with --memory what takes the least time for a sentence
+    #[arg(long, value_name = "SENTENCES", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    batch: Option<u16>,
+    /// Memory that there is for it, for instance 16GiB
+    #[arg(long, value_name = "SIZE")]
+    memory: Option<Size>,
     /// A step of fine-tuning
     #[arg(long)]
     train: bool,
@@ -212,10 +215,28 @@ fn job(args: &Args, parameters: &Parameters, output: Output) -> Result<(), Failu
     };
     let threads = args.threads.count();
     let rates = rates(parameters, threads)?;
-    let found = forecast(parameters, &model, args.batch.into(), &job, threads, &rates)?;
+    let plan = |sentences: u16| forecast(parameters, &model, sentences.into(), &job, threads, &rates);
+    let found = match (args.batch, args.memory) {
+        (Some(batch), Some(memory)) => plan(batch)?.within(memory)?,
+        (batch, None) => plan(batch.unwrap_or(16))?,
+        (None, Some(memory)) => best(memory, plan)?,
+    };
     output.json(&found)?;
     output.say(found.describe());
     Ok(())
+}
+
+/// The batch that takes the least time for a sentence within some memory: larger ones are tried as long as they work.
+fn best(memory: Size, plan: impl Fn(u16) -> Result<Forecast, Failure>) -> Result<Forecast, Failure> {
+    let mut best = plan(1)?.within(memory)?;
+    for batch in (1..=6).map(|log| 1 << log) {
+        let Ok(found) = plan(batch).and_then(|found| found.within(memory)) else { break };
+        tracing::info!(batch, seconds = found.seconds_a_sentence(), "a sentence");
+        if found.seconds_a_sentence() < best.seconds_a_sentence() {
+            best = found;
+        }
+    }
+    Ok(best)
 }
 
 pub(crate) fn run(args: &Args, output: Output) -> Result<(), Failure> {

@@ -77,14 +77,6 @@ impl Counting {
         }
     }
 
-    /// Terms of a product with weights: bodies are a dense product; masks are one by 2k points, with a transform of so
-    /// many stages.
-    pub(super) fn row_terms(&self, rows: usize, inputs: usize, sums: usize, primes: usize) -> f64 {
-        let (k, inputs) = (rows as f64, inputs as f64);
-        let masks = (k * inputs).min(2.0 * inputs + 5.0 + 2.5 * (2.0 * k).log2());
-        k * (inputs + masks) * (sums * primes) as f64
-    }
-
     fn scratch(&self, limbs: usize) -> Result<(), Error> {
         if self.meter.scratch(limbs) { Ok(()) } else { Err(self.full()) }
     }
@@ -120,6 +112,14 @@ impl Counting {
         self.add(keep.len(), keep.len(), &units);
         Ok(())
     }
+}
+
+/// Terms of a product with weights: bodies are a dense product; masks are one by 2k points, with a transform of so many
+/// stages.
+pub(super) fn row_terms(rows: usize, inputs: usize, sums: usize, primes: usize) -> f64 {
+    let (k, inputs) = (rows as f64, inputs as f64);
+    let masks = (k * inputs).min(2.0 * inputs + 5.0 + 2.5 * (2.0 * k).log2());
+    k * (inputs + masks) * (sums * primes) as f64
 }
 
 fn check(need: usize, have: usize) -> Result<(), Error> {
@@ -307,7 +307,7 @@ impl Accelerator for Counting {
     ) -> Result<(), Error> {
         check_rows(&self.chain, basis, rows, weights, x, sums)?;
         let k = rows as f64;
-        let terms = self.row_terms(rows, x.len(), sums.len(), basis.len());
+        let terms = row_terms(rows, x.len(), sums.len(), basis.len());
         let streams = (k + 1.0) * (sums.len() * basis.len()) as f64;
         self.add(sums.len() * rows, sums.len() * (rows + 1), &[(MatrixTerm, terms), (Stream, streams)]);
         Ok(())

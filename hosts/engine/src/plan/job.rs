@@ -1,6 +1,7 @@
 //! The jobs there are: inference of a batch, a step of fine-tuning.
 
-use super::{Count, DryRun, Recorder, Subject, dry_run};
+use super::located::Located;
+use super::{Count, DryRun, Recorder, Refusal, Subject, dry_run};
 use super::{CountedKeys, Counting};
 use crate::{Engine, Error, TrainedPlaces, model_keys};
 use veilformer::ckks::server::bootstrap::BootstrapPlan;
@@ -41,9 +42,9 @@ pub fn count<M: Model>(
     model: &M,
     sentences: usize,
     job: &Job,
-) -> Result<Count, Error> {
+) -> Result<Count, Refusal> {
     let run = |dry: DryRun<'_>, recorder: &Recorder<'_>| {
-        run(subject.parameters, dry, recorder, model, sentences, job)
+        run(subject.parameters, dry, recorder, model, sentences, job).map_err(|error| recorder.refusal(error))
     };
     Ok(dry_run(subject, run)?.1)
 }
@@ -70,22 +71,24 @@ fn run<M: Model>(
         engine.set_trained(sent(count, plan.output())?.into_iter().zip(uppers).collect())?;
     }
     recorder.phase("forward");
-    let inputs = sent(engine.input_places()?.ciphertexts(), plan.coefficient_level())?;
-    let masks = sent(engine.score_places()?.ciphertexts(), plan.output())?;
-    let (x, mask) = (engine.input(&inputs)?, engine.mask(masks)?);
+    let mut engine = Located::new(engine, recorder);
+    let inputs = sent(engine.inner().input_places()?.ciphertexts(), plan.coefficient_level())?;
+    let masks = sent(engine.inner().score_places()?.ciphertexts(), plan.output())?;
+    let (x, mask) = (engine.inner().input(&inputs)?, engine.inner().mask(masks)?);
     let Job::Step(optimizer) = job else {
         return forward(config, &mut engine, x, &mask).map(drop);
     };
-    engine.record(true);
+    engine.inner().record(true);
     let (logits, tape) = forward_recorded(config, &mut engine, x, &mask)?;
     recorder.phase("backward");
-    let targets = sent(engine.target_places()?.ciphertexts(), plan.coefficient_level())?;
-    let target = engine.target(&targets)?;
+    let targets = sent(engine.inner().target_places()?.ciphertexts(), plan.coefficient_level())?;
+    let target = engine.inner().target(&targets)?;
     let d_logits = loss_gradient(config, &mut engine, &logits, &target)?;
     backward(config, &mut engine, tape, &d_logits, &mask)?;
-    engine.record(false);
+    engine.inner().record(false);
     recorder.phase("optimizer");
+    let engine = engine.inner();
+    recorder.at("optimizer".into());
     let unit = engine.gradient_unit()?;
-    // The second step: the first finds no moments yet.
     engine.optimize(&optimizer.step(1, 2, unit))
 }

@@ -5,12 +5,22 @@
 //! run, by construction, and so are the counts of everything; what is left to be modelled is how long a kernel takes
 //! ([`Rates`]).
 //!
+//! # Where bootstraps stand
+//! A function of entries needs slots with levels, and what comes out of the small ring has none: every tensor that such a
+//! function reads is raised once, and one bootstrap raises N entries. So a job takes Σ ⌈entries/N⌉ bootstraps at least,
+//! over the tensors that are read so, wherever they stand, and what is raised stays in slots for the backward pass. The
+//! engine's [`Places`](crate::Places) come to that sum but for rows that are padded to whole pieces and sentences that are
+//! not torn apart (12 pieces of 16 at width 768). A minimum cut has nothing to cut: between two functions there is one
+//! tensor. What is left to choose is the batch, which the padding of small tensors is shared by.
+//!
+//! # Time
 //! What a dry run does on the host (encoding known vectors, rounding weights, moving words between the rings) it does
 //! like the real one: that part of the time is measured.
 
 mod counting;
 mod job;
 mod keys;
+mod located;
 mod meter;
 mod phases;
 mod rates;
@@ -19,7 +29,7 @@ pub use counting::{CountedLimb, Counting};
 pub use job::{Job, count, job_keys};
 pub use keys::{CountedKeys, Used};
 pub use meter::{Kernel, Work};
-pub use phases::{Phase, Recorder, Share};
+pub use phases::{Phase, Recorder, Refusal, Share, Stand};
 pub use rates::Rates;
 
 use crate::host::{Ring, with_constants};

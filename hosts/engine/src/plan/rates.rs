@@ -3,6 +3,7 @@
 //! Every kind is measured by its own kernel on more memory than the caches hold, which is how a job finds its operands:
 //! once on one thread alone and once on all threads, because they share memory and maybe cores.
 
+use super::counting::row_terms;
 use super::{Counting, Kernel, Work};
 use std::time::Instant;
 use veilformer::accel::{Accelerator, Error, Factors, KeyRow, RowSums, Step};
@@ -10,8 +11,8 @@ use veilformer::ring::Basis;
 
 /// Words of memory that a thread measures on: 16 MiB.
 const WORDS: usize = 1 << 21;
-/// Repetitions, of which the median counts.
-const REPEATS: usize = 5;
+/// Repetitions, of which the shortest counts: what the code costs, not what else the machine does.
+const REPEATS: usize = 9;
 /// Digits of the key switches that are measured.
 const DIGITS: usize = 3;
 /// Baby steps, and giant steps, of the transforms that are measured.
@@ -43,6 +44,15 @@ impl Rates {
         kernels.sum::<f64>() + work.forks * self.fork_s
     }
 
+    /// Processor seconds of some work on so many threads.
+    pub fn processor_seconds(&self, work: &Work, threads: usize) -> f64 {
+        let kernels = Kernel::ALL.into_iter().zip(&self.unit_s).map(|(kernel, [alone_s, shared_s])| {
+            let [alone, shared] = work.units(kernel);
+            alone * alone_s + shared * shared_s * threads as f64
+        });
+        kernels.sum()
+    }
+
     /// Measures an accelerator of so many threads, on which this should run: about a second.
     ///
     /// # Errors
@@ -69,6 +79,8 @@ impl Rates {
             set(Kernel::Permutation, time(&|lane| automorphisms(accelerator, lane))?);
             set(Kernel::KeyTerm, time(&|lane| key_terms(accelerator, lane))?);
             set(Kernel::PowerTerm, time(&|lane| powers(accelerator, lane))?);
+            set(Kernel::MatrixTerm, time(&|lane| matrix_terms(accelerator, lane))?);
+            set(Kernel::Hoisted, time(&|lane| hoisted(accelerator, lane))?);
             let most = (accelerator.chain().moduli().len() - 2).min(4);
             let [few, many] = [1, most].map(|to| time(&|lane| conversions(accelerator, to, lane)));
             let (few, many) = (few?, many?);
@@ -76,16 +88,7 @@ impl Rates {
             set(Kernel::Combination, combination);
             set(Kernel::Scaling, few - combination);
         }
-        // These spread over all threads by themselves.
-        let shared = [
-            (Kernel::MatrixTerm, matrix_terms(accelerator, &mut lanes[0])?),
-            (Kernel::Hoisted, hoisted(accelerator, &mut lanes[0])?),
-        ];
-        let [alone, all] = unit_s[Kernel::KeyTerm as usize];
-        for (kernel, seconds) in shared {
-            unit_s[kernel as usize] = [seconds * (alone / all).max(1.0), seconds];
-        }
-        let fork_s = median(|| accelerator.for_each(&mut vec![(); threads], |_, ()| Ok::<_, Error>(())))?;
+        let fork_s = fastest(|| accelerator.for_each(&mut vec![(); threads], |_, ()| Ok::<_, Error>(())))?;
         Ok(Self { unit_s, fork_s, bookkeeping_s: bookkeeping(accelerator, threads)? })
     }
 
@@ -99,20 +102,19 @@ fn lane_limbs(degree: usize) -> usize {
     (WORDS / degree).max(40)
 }
 
-/// The median of some seconds that `f` takes.
-fn median<E>(mut f: impl FnMut() -> Result<(), E>) -> Result<f64, E> {
-    let mut times = [0.0; REPEATS];
-    f()?;
-    for time in &mut times {
+/// The fewest seconds that `f` takes.
+fn fastest<E>(mut f: impl FnMut() -> Result<(), E>) -> Result<f64, E> {
+    let mut best = f64::INFINITY;
+    for _ in 0..REPEATS {
         let start = Instant::now();
         f()?;
-        *time = start.elapsed().as_secs_f64();
+        best = best.min(start.elapsed().as_secs_f64());
     }
-    times.sort_by(f64::total_cmp);
-    Ok(times[REPEATS / 2])
+    Ok(best)
 }
 
-/// Seconds for a unit, all lanes at the same time: each does what `f` says how many units it was.
+/// Seconds for a unit, all lanes at the same time: each does what `f` says how many units it was. A lane looks at the
+/// clock by itself: on a busy machine one of them may well be kept waiting.
 fn time<A: Accelerator>(
     accelerator: &A,
     lanes: &mut [Lane<A>],
@@ -120,13 +122,13 @@ fn time<A: Accelerator>(
 ) -> Result<f64, Error> {
     let count = lanes.len() as f64;
     let mut work: Vec<(&mut Lane<A>, f64)> = lanes.iter_mut().map(|lane| (lane, 0.0)).collect();
-    let seconds = median(|| {
-        accelerator.for_each(&mut work, |_, (lane, units)| {
-            *units = f(lane)?;
-            Ok(())
-        })
+    accelerator.for_each(&mut work, |_, (lane, seconds)| {
+        let mut units = 0.0;
+        let best = fastest(|| f(lane).map(|done| units = done))?;
+        *seconds = best / units;
+        Ok(())
     })?;
-    Ok(seconds / (count * work[0].1))
+    Ok(work.iter().map(|(_, seconds)| seconds).sum::<f64>() / (count * count))
 }
 
 /// Prime q_0, for kernels on single limbs.
@@ -209,13 +211,12 @@ fn matrix_terms<A: Accelerator>(accelerator: &A, lane: &mut Lane<A>) -> Result<f
         rows /= 2;
     }
     let weights = vec![1; rows * rows * INPUTS];
-    let before = Counting::new(accelerator.chain(), 1, usize::MAX);
     let (x, sums) = lane.split_at_mut(2 * INPUTS);
     let pairs: Vec<[&[A::Limb]; 2]> = x.chunks_exact(2).map(|pair| [&pair[..1], &pair[1..]]).collect();
     let (body, masks) = sums[..=rows].split_at_mut(1);
     let mut sums = [RowSums { body, masks }];
-    let seconds = median(|| accelerator.row_products(FIRST, rows, &weights, &pairs, &mut sums))?;
-    Ok(seconds / before.row_terms(rows, INPUTS, 1, 1))
+    accelerator.row_products(FIRST, rows, &weights, &pairs, &mut sums)?;
+    Ok(row_terms(rows, INPUTS, 1, 1))
 }
 
 /// The sums of a transform with eight baby and four giant steps modulo one prime.
@@ -243,8 +244,8 @@ fn hoisted<A: Accelerator>(accelerator: &A, lane: &mut Lane<A>) -> Result<f64, E
         })
         .collect();
     let x = [&fixed[..1], &fixed[1..2]];
-    let seconds = median(|| accelerator.hoisted_sums(FIRST, x, &digits, &steps, &factors, &mut sums))?;
-    Ok(seconds / (2 * STEPS * (DIGITS + GIANTS)) as f64)
+    accelerator.hoisted_sums(FIRST, x, &digits, &steps, &factors, &mut sums)?;
+    Ok((2 * STEPS * (DIGITS + GIANTS)) as f64)
 }
 
 /// Seconds to count a kernel and a limb.
@@ -252,7 +253,7 @@ fn bookkeeping<A: Accelerator>(accelerator: &A, threads: usize) -> Result<f64, E
     const CALLS: usize = 10_000;
     let counting = Counting::new(accelerator.chain(), threads, usize::MAX);
     let mut limbs = [counting.allocate()?];
-    let seconds = median(|| {
+    let seconds = fastest(|| {
         (0..CALLS).try_for_each(|_| {
             drop(counting.allocate()?);
             counting.ntt_forward(FIRST, &mut limbs)

@@ -5,9 +5,10 @@ use crate::world::{Toy, World};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use veilformer::ckks::ParametersLiteral;
-use veilformer::transformer::AdamWHe;
-use veilformer_engine::plan::{Job, Subject, count, job_keys};
+use veilformer::transformer::{AdamWHe, Config};
+use veilformer_engine::plan::{Job, Refusal, Subject, count, job_keys};
 use veilformer_engine::{Engine, Moment, Operation, Watched};
+use veilformer_plain::random::Random;
 
 const LIMBS: [usize; 2] = [14000, 80000];
 
@@ -49,6 +50,10 @@ fn a_dry_run_counts_what_an_encrypted_one_does() {
         let found: BTreeMap<Operation, usize> =
             operations.keys().map(|&operation| (operation, dry.operations(operation))).collect();
         assert_eq!(found, operations);
+        let stands = dry.phases.iter().flat_map(|phase| &phase.bootstraps);
+        let stood: usize = stands.map(|stand| stand.full + stand.half).sum();
+        let bootstraps = [Operation::Bootstrap, Operation::HalfBootstrap].map(|o| dry.operations(o));
+        assert_eq!(stood, bootstraps.into_iter().sum::<usize>());
         for (dry, real) in dry.peak.into_iter().zip(peak) {
             let ratio = dry as f64 / real as f64;
             println!("{layers} layers, rank {rank}: limbs {dry} for {real}, {ratio:.3}");
@@ -65,5 +70,52 @@ fn a_dry_run_counts_what_an_encrypted_one_does() {
         let keys = job_keys(parameters, &model, SENTENCES, &job).unwrap();
         let fewer = count(&Subject { keys: &keys, ..subject }, &model, SENTENCES, &job).unwrap();
         assert_eq!(fewer.used, dry.used);
+    }
+}
+
+#[test]
+fn random_jobs_are_refused_or_succeed() {
+    let (mut planned, mut refused) = (Vec::new(), 0);
+    let world = World::new(ParametersLiteral::INSECURE_TOY_MATRIX, LIMBS);
+    let parameters = &world.parameters[0];
+    for seed in 0..24 {
+        let mut random = Random::new(seed, 77);
+        let mut of = |choices: &[usize]| choices[random.next_u64() as usize % choices.len()];
+        let (heads, rank) = (of(&[1, 2, 3, 4]), of(&[0, 0, 1, 2, 3]));
+        let config = Config {
+            heads,
+            width: heads * of(&[2, 8, 16, 256]),
+            length: of(&[8, 16, 32]),
+            feed_forward: of(&[8, 24, 40]),
+            head_hidden: of(&[8, 20]),
+            head_rank: if rank > 0 { of(&[0, 2]) } else { 0 },
+            ..config(of(&[1, 2, 3]), of(&[0, 1]) == 1, rank)
+        };
+        let job =
+            if rank > 0 && of(&[0, 1]) == 1 { Job::Step(AdamWHe::paper(2e-2, 1e-2)) } else { Job::Inference };
+        let sample = Sample::new(config, seed);
+        let model = sample.weights();
+        let keys = job_keys(parameters, &model, SENTENCES, &job).map_err(Refusal::from);
+        let dry = keys.and_then(|keys| {
+            let subject = Subject { parameters, keys: &keys, threads: 2, limbs: LIMBS };
+            count(&subject, &model, SENTENCES, &job)
+        });
+        match dry {
+            Ok(dry) => planned.push((dry.peak, sample, job)),
+            Err(error) => {
+                println!("{config:?}: {error}");
+                refused += 1;
+            }
+        }
+    }
+    println!("{} planned, {refused} refused", planned.len());
+    assert!(planned.len() >= 4 && refused >= 1);
+    // Two of them on ciphertexts: the smallest of each job.
+    planned.sort_by_key(|(peak, ..)| *peak);
+    for wanted in [true, false] {
+        let of_job = planned.iter().find(|(.., job)| (*job == Job::Inference) == wanted);
+        let (_, sample, job) = of_job.unwrap();
+        let world = World::new(ParametersLiteral::INSECURE_TOY_MATRIX, LIMBS);
+        carry_out(sample, &world, job);
     }
 }

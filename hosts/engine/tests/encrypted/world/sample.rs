@@ -82,6 +82,7 @@ impl Sample {
             .cycle()
             .take(40)
             .map(|used| {
+                let used = used.min(config.length);
                 let token = |i| if i < used { 4 + (random.next_u64() % 26) as u32 } else { 0 };
                 let tokens = (0..config.length).map(token).collect();
                 Example { sequence: Sequence { tokens, used, truncated: false }, label: (used % 3) as f32 }
