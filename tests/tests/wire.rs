@@ -244,7 +244,7 @@ fn version_2_stays_what_it_is() {
         (Kind::Ciphertext, 0x8b29_8e38_6c21_190d),
         (Kind::SeededCiphertext, 0xef1e_5fdf_2a8b_2f16),
         (Kind::Bundle, 0x9e30_a868_4c7a_94b8),
-        (Kind::Record, 0),
+        (Kind::Record, 0xa8de_47d2_2398_9f9e),
         (Kind::SecretKey, 0xd2b8_1dcc_d1f5_47c3),
     ];
     let parameters = parameters(TOY_32);
