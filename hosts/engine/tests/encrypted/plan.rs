@@ -84,11 +84,11 @@ fn random_jobs_are_refused_or_succeed() {
         let (heads, rank) = (of(&[1, 2, 3, 4]), of(&[0, 0, 1, 2, 3]));
         let config = Config {
             heads,
-            width: heads * of(&[2, 8, 16, 256]),
-            length: of(&[8, 16, 32]),
+            width: heads * of(&[2, 8, 8, 16, 256]),
+            length: of(&[8, 16, 16, 32]),
             feed_forward: of(&[8, 24, 40]),
             head_hidden: of(&[8, 20]),
-            head_rank: if rank > 0 { of(&[0, 2]) } else { 0 },
+            head_rank: of(&[0, 0, 0, 2]),
             ..config(of(&[1, 2, 3]), of(&[0, 1]) == 1, rank)
         };
         let job =
