@@ -9,6 +9,7 @@ mod client;
 mod commands;
 mod exit;
 mod files;
+mod forecast;
 mod job;
 mod keyfile;
 mod keystore;
@@ -16,6 +17,7 @@ mod model;
 mod output;
 mod product;
 mod server;
+mod typical;
 mod watch;
 
 use args::{Args, Command};

@@ -35,12 +35,27 @@ where
     K: KeySource<A> + ?Sized,
     E: From<Error>,
 {
+    with_constants(big, small, constants, work)
+}
+
+/// The same with the constants of bootstrapping that `prepare` makes.
+pub(crate) fn with_constants<A, K, R, E>(
+    big: &Ring<'_, A, K>,
+    small: &Ring<'_, A, K>,
+    prepare: impl FnOnce(&A, &Parameters, &Encoder<'_>) -> Result<Vec<A::Limb>, ckks::Error>,
+    work: impl for<'s> FnOnce(Encrypted<'s, A, K>) -> Result<R, E>,
+) -> Result<R, E>
+where
+    A: Accelerator<Word = u64>,
+    K: KeySource<A> + ?Sized,
+    E: From<Error>,
+{
     let error = |error: ckks::Error| E::from(Error::from(error));
     let degree = big.parameters.degree();
     let mut twiddles = vec![0.0; Encoder::words_needed(degree)];
     let none = |_| error(ckks::Error::Length { have: 0, need: degree });
     let encoder = Encoder::new(degree, &mut Arena::new(&mut twiddles)).map_err(none)?;
-    let constants = constants(big.accelerator, big.parameters, &encoder).map_err(error)?;
+    let constants = prepare(big.accelerator, big.parameters, &encoder).map_err(error)?;
     let (reals, integers) = Scratch::words_needed(degree);
     let (mut reals, mut integers) = (vec![0.0; reals], vec![0; integers]);
     let scratch = Scratch::new(degree, &mut reals, &mut integers).map_err(error)?;

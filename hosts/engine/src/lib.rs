@@ -30,6 +30,7 @@ mod linear;
 mod norm;
 mod optimizer;
 mod places;
+pub mod plan;
 mod scores;
 mod softmax;
 mod spans;

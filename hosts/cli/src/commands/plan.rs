@@ -1,20 +1,26 @@
 //! `plan`: the price of a run, before any key exists.
 
-use crate::args::{ParametersArg, Threads};
+use crate::args::{ParametersArg, Size, Threads};
 use crate::bootstrap::Price;
-use crate::exit::Failure;
-use crate::job::Job;
+use crate::exit::{Exit, Failure};
+use crate::forecast::{Forecast, forecast, rates};
+use crate::job::Job as SlotJob;
 use crate::model::LoadedModel;
 use crate::output::{Output, Table, bytes, seconds};
 use crate::product::{Comparison, Shape};
+use crate::typical::Typical;
 use crate::watch::OVERHEAD;
 use serde::Serialize;
 use std::path::PathBuf;
 use std::time::Instant;
 use veilformer::accel::Accelerator;
+use veilformer::ckks::server::bootstrap::BootstrapPlan;
 use veilformer::ckks::{KeyId, Parameters};
 use veilformer::ring::Basis;
+use veilformer::transformer::AdamWHe;
+use veilformer_engine::plan::Job;
 use veilformer_multicore::Multicore;
+use veilformer_plain::data::Task;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -30,6 +36,27 @@ pub(crate) struct Args {
     /// The product is one of two encrypted matrices, not of one and weights
     #[arg(long, requires = "product")]
     encrypted: bool,
+    /// Sizes of a model that does not exist yet, for instance layers=2,width=768,heads=12,length=128
+    #[arg(long, value_name = "SIZES", conflicts_with_all = ["model", "keys", "bootstrap", "product"])]
+    config: Option<String>,
+    /// The task: one of CoLA, MRPC, RTE, STS-B, SST-2, QNLI
+    #[arg(long, value_parser = task)]
+    task: Option<Task>,
+    /// Rank of LoRA
+    #[arg(long, value_name = "RANK", value_parser = clap::value_parser!(u16).range(0..=64))]
+    lora_rank: Option<u16>,
+    /// Sentences of a batch; 16 when left out, or with --memory what takes the least time for a sentence
+    #[arg(long, value_name = "SENTENCES", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    batch: Option<u16>,
+    /// Memory that there is for it, for instance 16GiB
+    #[arg(long, value_name = "SIZE")]
+    memory: Option<Size>,
+    /// A step of fine-tuning
+    #[arg(long)]
+    train: bool,
+    /// Inference, as without --train
+    #[arg(long, conflicts_with = "train")]
+    infer: bool,
     #[command(flatten)]
     parameters: ParametersArg,
     #[command(flatten)]
@@ -70,7 +97,7 @@ impl Report {
     pub(crate) fn new(
         model: &LoadedModel,
         parameters: &Parameters,
-        job: &Job,
+        job: &SlotJob,
         unit: f64,
     ) -> Result<Self, Failure> {
         let limb = 8 * parameters.degree() as u64;
@@ -166,8 +193,62 @@ fn only_bootstrap(parameters: &Parameters, unit: f64, output: Output) -> Result<
     Ok(())
 }
 
+/// A task by its folder's name, in any case, with or without dashes.
+fn task(name: &str) -> Result<Task, String> {
+    let plain = |text: &str| text.replace('-', "").to_ascii_lowercase();
+    Task::ALL.into_iter().find(|task| plain(task.folder()) == plain(name)).ok_or_else(|| {
+        let known: Vec<&str> = Task::ALL.iter().map(|task| task.folder()).collect();
+        format!("{name:?} is no task; there are: {}", known.join(", "))
+    })
+}
+
+/// A job of the encrypted executor.
+fn job(args: &Args, parameters: &Parameters, output: Output) -> Result<(), Failure> {
+    let (job, rank) = if args.train {
+        (Job::Step(AdamWHe::paper(1e-3, 1e-2)), args.lora_rank.unwrap_or(2))
+    } else {
+        (Job::Inference, args.lora_rank.unwrap_or(0))
+    };
+    let model = match &args.config {
+        Some(sizes) => Typical::of_sizes(sizes, args.task, rank.into())?,
+        None => Typical::load(args.model.as_deref(), args.task, rank.into())?,
+    };
+    let threads = args.threads.count();
+    let rates = rates(parameters, threads)?;
+    let plan = |sentences: u16| forecast(parameters, &model, sentences.into(), &job, threads, &rates);
+    let found = match (args.batch, args.memory) {
+        (Some(batch), Some(memory)) => plan(batch)?.within(memory)?,
+        (batch, None) => plan(batch.unwrap_or(16))?,
+        (None, Some(memory)) => best(memory, plan)?,
+    };
+    output.json(&found)?;
+    output.say(found.describe());
+    Ok(())
+}
+
+/// The batch that takes the least time for a sentence within some memory: larger ones are tried as long as they work.
+fn best(memory: Size, plan: impl Fn(u16) -> Result<Forecast, Failure>) -> Result<Forecast, Failure> {
+    let mut best = plan(1)?.within(memory)?;
+    for batch in (1..=6).map(|log| 1 << log) {
+        let Ok(found) = plan(batch).and_then(|found| found.within(memory)) else { break };
+        tracing::info!(batch, seconds = found.seconds_a_sentence(), "a sentence");
+        if found.seconds_a_sentence() < best.seconds_a_sentence() {
+            best = found;
+        }
+    }
+    Ok(best)
+}
+
 pub(crate) fn run(args: &Args, output: Output) -> Result<(), Failure> {
     let parameters = args.parameters.check()?;
+    let has_small_ring = BootstrapPlan::new(&parameters).is_ok_and(|plan| plan.coefficient_level() > 0);
+    if has_small_ring && !args.bootstrap && args.product.is_none() && !args.keys {
+        return job(args, &parameters, output);
+    }
+    if args.config.is_some() || args.train {
+        let message = "the encrypted executor needs parameters with a small ring: --parameters n16/matrix";
+        return Err(Failure::new(Exit::Usage, message));
+    }
     let unit = unit(&parameters, args.threads.count())?;
     if args.bootstrap {
         return only_bootstrap(&parameters, unit, output);
@@ -179,7 +260,7 @@ pub(crate) fn run(args: &Args, output: Output) -> Result<(), Failure> {
         return Ok(());
     }
     let model = LoadedModel::load(args.model.as_deref())?;
-    let job = Job::new(&parameters, &model)?;
+    let job = SlotJob::new(&parameters, &model)?;
     let report = Report::new(&model, &parameters, &job, unit)?;
     output.json(&report)?;
     output.say(report.describe());

@@ -42,6 +42,11 @@ impl World {
         Degrees { big: self.parameters[0].degree(), small: self.parameters[1].degree() }
     }
 
+    /// The most limbs of both rings at once.
+    pub(crate) fn peak_limbs(&self) -> [usize; 2] {
+        self.accelerators.each_ref().map(Multicore::peak_limbs)
+    }
+
     pub(crate) fn client(&self) -> Client<'_> {
         let [big, small] = &self.parameters;
         let [accelerator, small_accelerator] = &self.accelerators;

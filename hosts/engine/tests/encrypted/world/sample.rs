@@ -1,9 +1,10 @@
 //! Models with random weights, their sentences, and how they are encrypted.
 
 use super::{Client, Toy, World};
-use veilformer::ckks::KeyRequests;
+use veilformer::ckks::{Ciphertext, KeyRequests};
 use veilformer::transformer::{AdamWHe, Config, Kernel, Loss, Parameter, Site, Targets, Trainable};
-use veilformer_engine::{Engine, Matrix, Tensor, client, softmax_keys, summed_places};
+use veilformer_engine::{Algebra, Engine, Matrix, Tensor, client, softmax_keys, summed_places};
+use veilformer_multicore::Multicore;
 use veilformer_plain::executor::{Functions, PlainExecutor};
 use veilformer_plain::finetune::{FineTuner, Recipe};
 use veilformer_plain::parameters::Parameters;
@@ -81,6 +82,7 @@ impl Sample {
             .cycle()
             .take(40)
             .map(|used| {
+                let used = used.min(config.length);
                 let token = |i| if i < used { 4 + (random.next_u64() % 26) as u32 } else { 0 };
                 let tokens = (0..config.length).map(token).collect();
                 Example { sequence: Sequence { tokens, used, truncated: false }, label: (used % 3) as f32 }
@@ -133,15 +135,13 @@ impl Sample {
     }
 }
 
-pub(crate) type ToyEngine<'m, 's> = Engine<'m, Toy<'s>, Weights<'m>>;
-
 /// Encrypts the batch.
-pub(crate) fn send<'s>(
-    engine: &mut ToyEngine<'_, 's>,
+pub(crate) fn send<G: Algebra<Vector = Ciphertext<Multicore>>>(
+    engine: &mut Engine<'_, G, Weights<'_>>,
     client: &Client<'_>,
     sample: &Sample,
     world: &World,
-) -> [Tensor<Toy<'s>>; 2] {
+) -> [Tensor<G>; 2] {
     let inputs: Vec<_> = (0..SENTENCES).map(|s| sample.input(s)).collect();
     let (places, scale) = (engine.input_places().unwrap(), engine.input_scale());
     let entry = |s: usize, row: usize, column: usize| inputs[s].row(column)[row];
@@ -157,8 +157,8 @@ pub(crate) fn send<'s>(
 }
 
 /// Encrypts the trained weights.
-pub(crate) fn send_weights(
-    engine: &mut ToyEngine<'_, '_>,
+pub(crate) fn send_weights<G: Algebra<Vector = Ciphertext<Multicore>>>(
+    engine: &mut Engine<'_, G, Weights<'_>>,
     client: &Client<'_>,
     sample: &Sample,
     world: &World,
@@ -185,7 +185,7 @@ pub(crate) fn send_weights(
 /// The largest difference between a tensor and what it should be, entry(sentence, row, column).
 pub(crate) fn error(
     client: &Client<'_>,
-    matrices: &[Matrix<<Toy<'_> as veilformer_engine::Algebra>::Piece>],
+    matrices: &[Matrix<<Toy<'_> as Algebra>::Piece>],
     columns: usize,
     entry: impl Fn(usize, usize, usize) -> f64,
 ) -> f64 {
@@ -202,11 +202,11 @@ pub(crate) fn error(
 }
 
 /// Encrypts the labels.
-pub(crate) fn send_target<'s>(
-    engine: &mut ToyEngine<'_, 's>,
+pub(crate) fn send_target<G: Algebra<Vector = Ciphertext<Multicore>>>(
+    engine: &mut Engine<'_, G, Weights<'_>>,
     client: &Client<'_>,
     sample: &Sample,
-) -> Tensor<Toy<'s>> {
+) -> Tensor<G> {
     let (places, scale) = (engine.target_places().unwrap(), engine.target_scale());
     let entry = |_: usize, class: usize, sentence: usize| {
         let label = sample.data.get(sentence).map_or(0.0, |example| example.label);
