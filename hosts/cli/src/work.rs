@@ -7,7 +7,7 @@ use crate::sentences::{Naming, Sentence};
 use std::path::PathBuf;
 use veilformer::approx::Approximation;
 use veilformer::transformer::slots;
-use veilformer::transformer::{Config, Parameter, Projection, Site, Trainable};
+use veilformer::transformer::{Config, Parameter, Projection, Site};
 use veilformer_engine::{Degrees, Places, TrainedPlaces, stream_bound};
 use veilformer_plain::data::Task;
 use veilformer_plain::executor::Functions;
@@ -200,7 +200,7 @@ impl Work {
     /// Where encrypted weights lie.
     pub(crate) fn trained_places(&self, degrees: Degrees) -> Result<TrainedPlaces, Failure> {
         let tokens = Places::new(degrees, 1, self.config.width, self.config.length)?;
-        Ok(TrainedPlaces::new(&self.config, Trainable::Adapters, &tokens)?)
+        Ok(TrainedPlaces::new(&self.config, &tokens)?)
     }
 
     /// Logits in the clear, with the functions themselves and with their polynomials. Tells the client when a

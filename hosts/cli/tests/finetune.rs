@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use veilformer::transformer::{AdamWHe, Trainable};
 use veilformer_plain::data::{Row, Task};
 use veilformer_plain::executor::Functions;
-use veilformer_plain::finetune::{FineTuner, Recipe, paper_constants};
+use veilformer_plain::finetune::{FineTuner, Recipe};
 use veilformer_plain::model::Model;
 use veilformer_plain::run::Example;
 use veilformer_plain::tiny;
@@ -137,7 +137,7 @@ fn it_learns_what_the_model_in_the_clear_learns() {
     let f = &whole().files;
     let model = Model::load(&f.path("model")).unwrap();
     let (config, start) = tiny::adapted(&model, Task::Sst2, 2, 1);
-    let (learning_rate, epsilon, _) = paper_constants(Task::Sst2);
+    let (learning_rate, epsilon) = tiny::constants(Task::Sst2);
     let recipe = Recipe {
         trained: Trainable::Adapters,
         optimizer: AdamWHe::paper(learning_rate, epsilon),

@@ -39,7 +39,8 @@ impl<'m, G: Algebra, M: Model> Engine<'m, G, M> {
     /// For batches of so many sentences.
     ///
     /// # Errors
-    /// [`Error::NoApproximation`]; [`Error::Size`] for more sentences than tokens, or a head wider than a piece has rows.
+    /// [`Error::NoApproximation`]; [`Error::Size`] for more sentences than tokens, or a head wider than a piece has rows;
+    /// [`Error::Keys`] for softmax over a number of tokens that it cannot add up.
     pub fn new(algebra: G, model: &'m M, sentences: usize) -> Result<Self, Error> {
         let config = model.config();
         let stream = stream_bound(model)?;

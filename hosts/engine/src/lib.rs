@@ -10,6 +10,9 @@
 //! small ring at once, three levels above its bottom: enough for a projection, a product of what was projected, and
 //! another projection.
 //!
+//! The paper's baselines are executed by the same means: softmax attention, and full fine-tuning, where every matrix of the
+//! encoder is encrypted.
+//!
 //! It lives outside the core because it needs a heap: a training step owns hundreds of ciphertexts. All arithmetic it
 //! calls is the core's, on any accelerator.
 

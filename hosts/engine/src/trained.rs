@@ -16,7 +16,7 @@ use std::collections::HashMap;
 use std::rc::Rc;
 use veilformer::matrix::{Entries, Side};
 use veilformer::transformer::slots::{Model, SlotArithmetic};
-use veilformer::transformer::{Parameter, Shape, Site};
+use veilformer::transformer::{Parameter, Site};
 
 /// The scale of LoRA's B in products; that of x·A makes up for it.
 pub(crate) const UP_SCALE: f64 = (1u64 << 34) as f64;

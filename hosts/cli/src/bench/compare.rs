@@ -4,7 +4,7 @@
 //! of packed ones, and their rows are taken apart once per step for all sentences. A step is that of sixteen sentences. The
 //! paper charges a whole optimizer step to one sentence, which the last column does too.
 
-use super::Figure;
+use super::{Figure, Stage};
 use crate::output::{Table, seconds};
 use veilformer::transformer::{Config, Kernel, Trainable};
 
@@ -85,32 +85,36 @@ impl Row {
 /// What was measured of a line.
 pub(super) struct Outcome {
     row: &'static Row,
-    measured: Seconds,
+    seconds: Seconds,
+    /// Processor time, of all threads: other work on the machine does not change it.
+    processor: Seconds,
 }
 
 impl Outcome {
     /// From a figure, if it is one of this table's.
     pub(super) fn of(figure: &Figure) -> Option<Self> {
         let row = Row::of(&figure.name)?;
-        let stage = |name| figure.stages.iter().find(|stage| stage.name == name).map(|stage| stage.seconds);
-        let step = stage("forward")? + stage("backward")?;
-        let measured = Seconds { inference: stage(INFERENCE)?, step, optimizer: stage("optimizer")? };
-        Some(Self { row, measured })
+        let stage = |name| figure.stages.iter().find(|stage| stage.name == name);
+        let sum = |of: &dyn Fn(&Stage) -> f64| {
+            let step = of(stage("forward")?) + of(stage("backward")?);
+            Some(Seconds { inference: of(stage(INFERENCE)?), step, optimizer: of(stage("optimizer")?) })
+        };
+        Some(Self { row, seconds: sum(&|stage| stage.seconds)?, processor: sum(&|stage| stage.cpu_s)? })
     }
 }
 
 /// Sentences of a step.
 const SENTENCES: f64 = 16.0;
 
-/// The table, with ratios to the first line and the paper's beside them.
+/// The table, with ratios of processor time to the first line, and the paper's ratios beside them.
 pub(super) fn table(outcomes: &[Outcome]) -> Table {
     let heads =
         ["", ">inference", ">ratio (paper)", ">step", ">ratio (paper)", ">optimizer", ">one with it (paper)"];
     let mut table = Table::new(&heads);
     let base = outcomes.iter().find(|outcome| outcome.row.name == ROWS[0].name);
-    for Outcome { row, measured } in outcomes {
+    for Outcome { row, seconds: measured, processor } in outcomes {
         let ratio = |of: &dyn Fn(&Seconds, f64) -> f64| {
-            let own = base.map(|base| of(measured, SENTENCES) / of(&base.measured, SENTENCES));
+            let own = base.map(|base| of(processor, SENTENCES) / of(&base.processor, SENTENCES));
             let paper = row.paper.zip(ROWS[0].paper).map(|(row, base)| of(&row, 1.0) / of(&base, 1.0));
             let show = |x: Option<f64>| x.map_or_else(|| "–".to_owned(), |x| format!("{x:.2}"));
             format!("{} ({})", show(own), show(paper))
@@ -134,7 +138,8 @@ mod tests {
 
     #[test]
     fn the_papers_ratios_are_those_it_gives() {
-        let outcomes = [0, 3].map(|i| Outcome { row: &ROWS[i], measured: ROWS[i].paper.unwrap() });
+        let paper = |i: usize| ROWS[i].paper.unwrap();
+        let outcomes = [0, 3].map(|i| Outcome { row: &ROWS[i], seconds: paper(i), processor: paper(i) });
         let table = table(&outcomes).render();
         assert!(table.contains("(2.33)") && table.contains("(6.94)"), "{table}");
         assert!(table.contains("1.00 (1.00)"), "{table}");

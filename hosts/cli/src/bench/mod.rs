@@ -19,7 +19,7 @@ mod step;
 mod tally;
 
 use crate::exit::{Exit, Failure};
-use crate::output::{Output, Table, seconds};
+use crate::output::{Output, Table, cpu_seconds, seconds};
 use serde::Serialize;
 use std::time::{Duration, Instant};
 use veilformer::ckks::{ParametersLiteral, PrecisionStats};
@@ -85,6 +85,31 @@ pub(crate) struct Figure {
 struct Stage {
     name: &'static str,
     seconds: f64,
+    cpu_s: f64,
+}
+
+/// Times stages, one after another.
+struct Stages {
+    list: Vec<Stage>,
+    began: (Instant, f64),
+}
+
+impl Stages {
+    /// The first begins.
+    fn new() -> Self {
+        Self { list: Vec::new(), began: Self::now() }
+    }
+
+    fn now() -> (Instant, f64) {
+        (Instant::now(), cpu_seconds().unwrap_or(f64::NAN))
+    }
+
+    /// One ends, and the next begins.
+    fn end(&mut self, name: &'static str) {
+        let (seconds, cpu_s) = (self.began.0.elapsed().as_secs_f64(), Self::now().1 - self.began.1);
+        self.list.push(Stage { name, seconds, cpu_s });
+        self.began = Self::now();
+    }
 }
 
 impl Figure {

@@ -5,12 +5,11 @@
 
 use super::engine::{Sample, Subject, World};
 use super::tally::Tally;
-use super::{Figure, Setting, Stage, compare};
+use super::{Figure, Setting, Stages, compare};
 use crate::client::encoder;
 use crate::exit::Failure;
 use crate::output::peak_memory;
 use std::cell::RefCell;
-use std::time::Instant;
 use veilformer::ckks::encoding::words_to_read;
 use veilformer::ckks::server::bootstrap::BootstrapPlan;
 use veilformer::ckks::{Ciphertext, PrecisionStats};
@@ -53,7 +52,8 @@ pub(super) fn figure(
     let keys = world.keys(subject, &summed_places(config, world.degrees(), subject.sentences)?)?;
     let tally = RefCell::new(Tally::default());
     let model = sample.weights();
-    let (mut times, mut stages, mut stats) = (Vec::new(), Vec::new(), None);
+    let (mut times, mut stages, mut answers, mut stats) = (Vec::new(), Stages::new(), Stages::new(), None);
+    let mut figure = setting.figure(subject.name, super::engine::SET, &[]);
     with_algebra(&world.ring(&keys, 0), &world.ring(&keys, 1), |algebra| {
         let watched = Watched::new(algebra, |operation, moment| tally.borrow_mut().note(operation, moment));
         let mut engine = Engine::new(watched, &model, subject.sentences)?.with_trained(trained)?;
@@ -71,44 +71,43 @@ pub(super) fn figure(
             let targets = targets.map(|c| world.coefficients(c)).collect::<Result<Vec<_>, _>>()?;
 
             tally.borrow_mut().start();
-            stages.clear();
-            let mut began = Instant::now();
-            let mut ends = |name| {
-                stages.push(Stage { name, seconds: began.elapsed().as_secs_f64() });
-                began = Instant::now();
-            };
+            stages = Stages::new();
             let (input, mask) = (engine.input(&input)?, engine.mask(mask)?);
             engine.record(true);
             let (logits, tape) = forward_recorded(config, &mut engine, input, &mask)?;
-            ends("forward");
+            stages.end("forward");
             let target = engine.target(&targets)?;
             let d_logits = loss_gradient(config, &mut engine, &logits, &target)?;
             backward(config, &mut engine, tape, &d_logits, &mask)?;
             engine.record(false);
-            ends("backward");
+            stages.end("backward");
             let unit = engine.gradient_unit()?;
             engine.optimize(&recipe.optimizer.step(step, recipe.steps, unit))?;
-            ends("optimizer");
+            stages.end("optimizer");
             times.push(tally.borrow_mut().stop());
         }
+        times.sort_by(f64::total_cmp);
+        figure = tally.take().complete(setting.figure(subject.name, super::engine::SET, &times));
         if compare::Row::of(subject.name).is_some() {
-            let (input, mask) = world.send(&engine, sample)?;
-            let began = Instant::now();
-            let (input, mask) = (engine.input(&input)?, engine.mask(mask)?);
-            forward(config, &mut engine, input, &mask)?;
-            stages.push(Stage { name: compare::INFERENCE, seconds: began.elapsed().as_secs_f64() });
+            // Whole matrices are taken apart when they are first used; who only answers does that once.
+            for _ in 0..if trained == Trainable::Matrices { 2 } else { 1 } {
+                let (input, mask) = world.send(&engine, sample)?;
+                answers = Stages::new();
+                let (input, mask) = (engine.input(&input)?, engine.mask(mask)?);
+                forward(config, &mut engine, input, &mask)?;
+                answers.end(compare::INFERENCE);
+            }
         }
         let placed = Placed { config, places: &places, model: twin.parameters() };
         stats = Some(placed.compare(world, engine.weights().unwrap_or_default())?);
         Ok::<_, Failure>(())
     })?;
     world.note_peaks(&keys);
-    times.sort_by(f64::total_cmp);
-    let mut figure = tally.into_inner().complete(setting.figure(subject.name, super::engine::SET, &times));
+    figure.stages = stages.list.into_iter().chain(answers.list).collect();
     if let Some(stats) = stats {
         figure = figure.precise(stats);
     }
-    Ok(Figure { bytes: peak_memory(), stages, ..figure })
+    Ok(Figure { bytes: peak_memory(), ..figure })
 }
 
 /// Weights, and where they lie.

@@ -20,7 +20,7 @@ use std::time::Instant;
 use veilformer::ckks::Ciphertext;
 use veilformer::transformer::AdamWHe;
 use veilformer_engine::{Algebra, Engine, Moment, Watched};
-use veilformer_plain::finetune::paper_constants;
+use veilformer_plain::tiny;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -58,10 +58,10 @@ pub(crate) struct RecipeArgs {
     /// Steps of a batch each; every batch once when left out, from the first again when there are more steps
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=99_999))]
     steps: Option<u32>,
-    /// At the first step; falls to 0 along a cosine. The paper's for the task when left out
+    /// At the first step; falls to 0 along a cosine. A calibrated one for the task when left out
     #[arg(long, value_name = "RATE")]
     learning_rate: Option<f64>,
-    /// Inside the root of AdamW-HE: bounds it from below. The paper's for the task when left out
+    /// Inside the root of AdamW-HE: bounds it from below. A calibrated one for the task when left out
     #[arg(long, value_name = "E")]
     epsilon: Option<f64>,
     /// Decoupled
@@ -75,7 +75,7 @@ impl RecipeArgs {
     /// # Errors
     /// Usage for numbers that are none, and for an ε below what the model's polynomials serve.
     pub(crate) fn asked(&self, work: &Work, batches: usize) -> Result<Asked, Failure> {
-        let (learning_rate, epsilon, _) = paper_constants(work.task);
+        let (learning_rate, epsilon) = tiny::constants(work.task);
         let (rate, epsilon) = (self.learning_rate.unwrap_or(learning_rate), self.epsilon.unwrap_or(epsilon));
         let paper = AdamWHe::paper(rate, epsilon);
         let optimizer = AdamWHe { weight_decay: self.weight_decay, ..paper };

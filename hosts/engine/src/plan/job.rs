@@ -7,7 +7,7 @@ use crate::{Engine, Error, TrainedPlaces, model_keys};
 use veilformer::ckks::server::bootstrap::BootstrapPlan;
 use veilformer::ckks::{KeyRequests, Parameters};
 use veilformer::transformer::slots::Model;
-use veilformer::transformer::{AdamWHe, backward, forward, forward_recorded, loss_gradient};
+use veilformer::transformer::{AdamWHe, Trainable, backward, forward, forward_recorded, loss_gradient};
 
 /// What is asked of a model.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -16,6 +16,8 @@ pub enum Job {
     Inference,
     /// One step of fine-tuning its LoRA matrices and head.
     Step(AdamWHe),
+    /// One step of fine-tuning all its matrices.
+    Full(AdamWHe),
 }
 
 /// The keys of both rings for a job: with those of encrypted weights where the model has any.
@@ -58,7 +60,8 @@ fn run<M: Model>(
     job: &Job,
 ) -> Result<(), Error> {
     let (config, plan) = (model.config(), BootstrapPlan::new(parameters)?);
-    let mut engine = Engine::new(dry, model, sentences)?;
+    let set = if matches!(job, Job::Full(_)) { Trainable::Matrices } else { Trainable::Adapters };
+    let mut engine = Engine::new(dry, model, sentences)?.with_trained(set)?;
     let sent = |count: usize, level: usize| -> Result<Vec<_>, Error> {
         (0..count).map(|_| Ok(recorder.sent(level)?)).collect()
     };
@@ -75,7 +78,7 @@ fn run<M: Model>(
     let inputs = sent(engine.inner().input_places()?.ciphertexts(), plan.coefficient_level())?;
     let masks = sent(engine.inner().score_places()?.ciphertexts(), plan.output())?;
     let (x, mask) = (engine.inner().input(&inputs)?, engine.inner().mask(masks)?);
-    let Job::Step(optimizer) = job else {
+    let (Job::Step(optimizer) | Job::Full(optimizer)) = job else {
         return forward(config, &mut engine, x, &mask).map(drop);
     };
     engine.inner().record(true);

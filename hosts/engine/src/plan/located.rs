@@ -2,7 +2,7 @@
 
 use super::Recorder;
 use std::fmt::Debug;
-use veilformer::transformer::{Executor, Norm, Parameter, Site, Trainable, TrainingExecutor};
+use veilformer::transformer::{Config, Executor, Norm, Parameter, Site, Trainable, TrainingExecutor};
 
 /// Passes every operation of the program on and tells a [`Recorder`] which it is.
 pub(super) struct Located<'r, E> {
@@ -62,16 +62,18 @@ impl<E: Executor> Executor for Located<'_, E> {
         self.doing("mask").mask_tokens(x, mask)
     }
 
-    fn spread_mask(&mut self, mask: &E::Tensor) -> Result<E::Tensor, E::Error> {
-        self.doing("mask").spread_mask(mask)
-    }
-
     fn gaussian_scores(&mut self, q: &E::Tensor, k: &E::Tensor, layer: usize) -> Result<E::Tensor, E::Error> {
         self.at("kernel", &layer).gaussian_scores(q, k, layer)
     }
 
-    fn product_scores(&mut self, q: &E::Tensor, k: &E::Tensor, layer: usize) -> Result<E::Tensor, E::Error> {
-        self.at("kernel", &layer).product_scores(q, k, layer)
+    fn softmax_scores(
+        &mut self,
+        q: &E::Tensor,
+        k: &E::Tensor,
+        mask: &E::Tensor,
+        layer: usize,
+    ) -> Result<E::Tensor, E::Error> {
+        self.at("softmax", &layer).softmax_scores(q, k, mask, layer)
     }
 
     fn mix(&mut self, scores: &E::Tensor, value: &E::Tensor) -> Result<E::Tensor, E::Error> {
@@ -127,6 +129,16 @@ impl<E: TrainingExecutor> TrainingExecutor for Located<'_, E> {
         layer: usize,
     ) -> Result<E::Tensor, E::Error> {
         self.at("gradient through kernel", &layer).kernel_backward(scores, d_scores, layer)
+    }
+
+    fn exponents_backward(
+        &mut self,
+        config: &Config,
+        e: &E::Tensor,
+        by: [&E::Tensor; 2],
+        wanted: [bool; 2],
+    ) -> Result<[Option<E::Tensor>; 2], E::Error> {
+        self.doing("gradient through exponents").exponents_backward(config, e, by, wanted)
     }
 
     fn layer_norm_backward(

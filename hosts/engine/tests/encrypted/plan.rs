@@ -5,7 +5,7 @@ use crate::world::{Toy, World};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use veilformer::ckks::ParametersLiteral;
-use veilformer::transformer::{AdamWHe, Config};
+use veilformer::transformer::{AdamWHe, Config, Kernel, Trainable};
 use veilformer_engine::plan::{Job, Refusal, Subject, count, job_keys};
 use veilformer_engine::{Engine, Moment, Operation, Watched};
 use veilformer_plain::random::Random;
@@ -28,7 +28,7 @@ fn carry_out(sample: &Sample, world: &World, job: &Job) -> (BTreeMap<Operation, 
         let batch = send_batch(&engine, &client, sample, world);
         match job {
             Job::Inference => engine.infer(batch).unwrap(),
-            Job::Step(optimizer) => engine.train(batch, optimizer, 1, 2).unwrap(),
+            Job::Step(optimizer) | Job::Full(optimizer) => engine.train(batch, optimizer, 1, 2).unwrap(),
         };
     });
     (seen.into_inner(), world.peak_limbs())
@@ -70,6 +70,33 @@ fn a_dry_run_counts_what_an_encrypted_one_does() {
         let keys = job_keys(parameters, &model, SENTENCES, &job).unwrap();
         let fewer = count(&Subject { keys: &keys, ..subject }, &model, SENTENCES, &job).unwrap();
         assert_eq!(fewer.used, dry.used);
+    }
+}
+
+/// The paper's four, at the parameters and sizes of the benches: nothing overflows, no key is missing.
+#[test]
+fn baselines_fit_secure_parameters() {
+    let parameters = ParametersLiteral::N16_MATRIX.check().unwrap();
+    let optimizer = AdamWHe::paper(2e-2, 1e-2);
+    for (kernel, trained) in [
+        (Kernel::Gaussian, Trainable::Adapters),
+        (Kernel::Softmax, Trainable::Adapters),
+        (Kernel::Gaussian, Trainable::Matrices),
+        (Kernel::Softmax, Trainable::Matrices),
+    ] {
+        let full = trained == Trainable::Matrices;
+        let (job, lora_rank) = if full { (Job::Full(optimizer), 0) } else { (Job::Step(optimizer), 2) };
+        let sizes =
+            Config { width: 128, length: 64, feed_forward: 256, head_hidden: 128, ..config(2, false, 0) };
+        let sample = Sample::with_trained(Config { kernel, lora_rank, classes: 2, ..sizes }, trained, 1);
+        let model = sample.weights();
+        let keys = job_keys(&parameters, &model, SENTENCES, &job).unwrap();
+        let subject = Subject { parameters: &parameters, keys: &keys, threads: 2, limbs: [1 << 15, 1 << 16] };
+        let dry = count(&subject, &model, SENTENCES, &job)
+            .unwrap_or_else(|e| panic!("{kernel:?}, {trained:?}: {e}"));
+        let bootstraps = [Operation::Bootstrap, Operation::HalfBootstrap].map(|o| dry.operations(o));
+        println!("{kernel:?}, {trained:?}: {bootstraps:?} bootstraps, {:?} limbs", dry.peak);
+        assert!(dry.peak[0] < subject.limbs[0] && dry.peak[1] < subject.limbs[1]);
     }
 }
 
