@@ -79,33 +79,6 @@ impl<E: NttEngine + Send> ServerAccelerator for Offload<'_, E, Multicore> {
     }
 }
 
-/// Work for any accelerator.
-pub(crate) trait ServerWork {
-    type Output: Send;
-    fn run<A: ServerAccelerator>(self, accelerator: &A) -> Result<Self::Output, Failure>;
-}
-
-/// Sets an accelerator up and works on it.
-pub(crate) fn with_accelerator<W: ServerWork + Send>(
-    args: BackendArgs,
-    parameters: &Parameters,
-    threads: usize,
-    limbs: usize,
-    work: W,
-) -> Result<W::Output, Failure> {
-    let host = Multicore::new(parameters.chain(), threads, limbs)?;
-    tracing::info!(kernels = host.kernels(), threads = host.threads(), limbs, "accelerator");
-    match args.accelerator {
-        Kind::Multicore if args.faults.is_some() => Err(faults_without_board()),
-        Kind::Multicore => host.run(|| work.run(&host)),
-        Kind::Board => {
-            let mut memory = Default::default();
-            let offload = board(args, parameters, host, &mut memory)?;
-            offload.host().run(|| work.run(&offload))
-        }
-    }
-}
-
 /// Work for any accelerators of the big and the small ring.
 pub(crate) trait RingsWork {
     type Output: Send;

@@ -1,12 +1,11 @@
 //! The client's half: keys, encryption, decryption.
 
 use crate::exit::{Exit, Failure};
-use crate::files::Message;
 use chacha20::ChaCha20Rng;
 use chacha20::rand_core::SeedableRng;
-use veilformer::ckks::client::{KeyTag, PublicKey, ReleaseBudget, SecretKey};
+use veilformer::ckks::client::{PublicKey, ReleaseBudget, SecretKey};
 use veilformer::ckks::encoding::{Complex, Encoder, plaintext, words_to_read};
-use veilformer::ckks::{Ciphertext, KeyId, KeyRequest, Parameters, Plaintext, SwitchingKey};
+use veilformer::ckks::{Ciphertext, KeyId, Parameters, Plaintext, SwitchingKey};
 use veilformer::memory::Arena;
 use veilformer::ring::{Basis, SecretSeed};
 use veilformer::wire::{self, Codec, Sink};
@@ -119,17 +118,6 @@ impl<'a> Client<'a> {
         Ok(secret.switching_key(id, level, &mut self.signed, &mut self.words)?)
     }
 
-    /// Makes one evaluation key and writes it.
-    pub(crate) fn write_evaluation_key(
-        &mut self,
-        sink: &mut impl Sink,
-        secret: &SecretKey<'_, Multicore>,
-        request: KeyRequest,
-    ) -> Result<(), Failure> {
-        let mut codec = Codec::new(self.accelerator, self.parameters, &mut self.codec)?;
-        Ok(codec.make_switching_key(sink, secret, request, &mut self.signed, &mut self.words)?)
-    }
-
     /// Encrypts real slots at a level.
     pub(crate) fn encrypt(
         &mut self,
@@ -212,32 +200,16 @@ impl<'a> Client<'a> {
         Ok(values)
     }
 
-    pub(crate) fn write_ciphertext(
-        &mut self,
-        sink: &mut impl Sink,
-        key: KeyTag,
-        ciphertext: &Ciphertext<Multicore>,
-    ) -> Result<(), Failure> {
-        let mut codec = Codec::new(self.accelerator, self.parameters, &mut self.codec)?;
-        Ok(codec.write_ciphertext(sink, key, ciphertext)?)
-    }
-
-    pub(crate) fn read_ciphertext<S: wire::Source>(
-        &mut self,
-        reader: &mut wire::Reader<S>,
-        key: Option<KeyTag>,
-    ) -> Result<Ciphertext<Multicore>, Failure> {
-        Ok(Codec::new(self.accelerator, self.parameters, &mut self.codec)?.read_ciphertext(reader, key)?)
-    }
-
-    /// The bytes of an answer or a question, as they would travel.
+    /// The bytes of a ciphertext as it would travel.
+    #[cfg(test)]
     pub(crate) fn message(
         &mut self,
-        key: KeyTag,
+        key: veilformer::ckks::client::KeyTag,
         ciphertext: &Ciphertext<Multicore>,
     ) -> Result<Vec<u8>, Failure> {
-        let mut message = Message::default();
-        self.write_ciphertext(&mut message, key, ciphertext)?;
+        let mut message = crate::files::Message::default();
+        let mut codec = Codec::new(self.accelerator, self.parameters, &mut self.codec)?;
+        codec.write_ciphertext(&mut message, key, ciphertext)?;
         Ok(message.0)
     }
 }

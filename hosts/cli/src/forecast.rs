@@ -235,6 +235,14 @@ impl Forecast {
         Err(Failure::new(Exit::Resources, message))
     }
 
+    pub(crate) fn seconds(&self) -> f64 {
+        self.predicted_s
+    }
+
+    pub(crate) fn peak_bytes(&self) -> u64 {
+        self.peak_bytes
+    }
+
     pub(crate) fn seconds_a_sentence(&self) -> f64 {
         self.predicted_s / self.sentences as f64
     }

@@ -29,7 +29,7 @@ mod watch;
 mod weights;
 mod work;
 
-use args::{Args, Command};
+use args::Args;
 use clap::Parser;
 use output::Output;
 use std::io::IsTerminal;
@@ -43,18 +43,7 @@ fn main() -> ExitCode {
     let colours = std::io::stderr().is_terminal();
     tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_writer(std::io::stderr).init();
     let output = Output { json: global.json };
-    let result = match command {
-        Command::Demo(args) => commands::demo::run(&args, output),
-        Command::Keygen(args) => commands::keygen::run(&args, output),
-        Command::Encrypt(args) => commands::encrypt::run(&args, output),
-        Command::Finetune(args) => commands::finetune::run(&args, output),
-        Command::Infer(args) => commands::infer::run(&args, output),
-        Command::Decrypt(args) => commands::decrypt::run(&args, output),
-        Command::Evaluate(args) => commands::evaluate::run(&args, output),
-        Command::Plan(args) => commands::plan::run(&args, output),
-        Command::Inspect(args) => commands::inspect::run(&args, output),
-        Command::Bench(args) => bench::run(&args, output),
-    };
+    let result = commands::dispatch(&command, output);
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {

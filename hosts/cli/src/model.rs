@@ -1,7 +1,7 @@
 //! A model as the commands use it, and the sentences it reads.
 
 use crate::exit::{Exit, Failure, InFile};
-use crate::sentences::{Naming, SHIPPED_SENTENCES, Sentence};
+use crate::sentences::{SHIPPED_SENTENCES, Sentence};
 use std::path::{Path, PathBuf};
 use veilformer::approx::Approximation;
 use veilformer::transformer::slots::{self, Layout};
@@ -53,10 +53,6 @@ impl LoadedModel {
 
     pub(crate) fn config(&self) -> &Config {
         &self.model.config
-    }
-
-    pub(crate) fn naming(&self) -> Naming {
-        Naming::Sentiment
     }
 
     /// Logits in the clear, with the functions themselves and with their

@@ -52,6 +52,11 @@ pub(crate) struct TextArgs {
 }
 
 impl TextArgs {
+    /// The sentences of a file.
+    pub(crate) fn of_file(path: PathBuf) -> Self {
+        Self { file: Some(path), ..Self::default() }
+    }
+
     /// Whether any were given.
     pub(crate) fn is_given(&self) -> bool {
         self.file.is_some() || !self.text.is_empty()

@@ -5,7 +5,7 @@
 //! fine-tuning of `veil-tiny`'s sizes; a job that is planned so still has to be planned again once its model exists.
 
 use crate::exit::{Exit, Failure};
-use crate::model::LoadedModel;
+use crate::work::{ModelArgs, Work};
 use std::path::Path;
 use veilformer::approx::ApproxError;
 use veilformer::transformer::{Config, Site};
@@ -55,17 +55,12 @@ fn budget(site: Site) -> Budget {
 
 impl Typical {
     /// A model in a folder, as it is or for a task.
-    pub(crate) fn load(folder: Option<&Path>, task: Option<Task>, lora_rank: usize) -> Result<Self, Failure> {
-        let loaded = LoadedModel::load(folder)?;
-        let (config, parameters) = match task {
-            None if lora_rank == loaded.config().lora_rank => (*loaded.config(), loaded.weights),
-            task => {
-                let (config, parameters) =
-                    tiny::adapted(&loaded.model, task.unwrap_or(Task::Sst2), lora_rank, SEED);
-                (config, parameters.convert())
-            }
-        };
-        Self::complete(loaded.name, config, parameters, loaded.model.approximations)
+    pub(crate) fn load(folder: Option<&Path>, task: Option<Task>, lora_rank: u8) -> Result<Self, Failure> {
+        let work = Work::load(&ModelArgs::of(folder, task, lora_rank))?;
+        let name = folder
+            .and_then(Path::file_name)
+            .map_or_else(|| "veil-tiny".into(), |name| name.to_string_lossy());
+        Self::complete(name.into_owned(), work.config, work.weights, work.approximations)
     }
 
     /// One of given sizes: `layers=2,width=768,…`, those of `veil-tiny` where nothing is said.

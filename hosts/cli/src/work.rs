@@ -4,7 +4,7 @@ use crate::exit::{Exit, Failure, InFile};
 use crate::model::PlainLogits;
 use crate::rings::Rings;
 use crate::sentences::{Naming, Sentence};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use veilformer::approx::Approximation;
 use veilformer::transformer::slots;
 use veilformer::transformer::{Config, Parameter, Projection, Site};
@@ -62,6 +62,18 @@ pub(crate) struct ModelArgs {
     /// What the new head and LoRA's matrices follow from
     #[arg(long, default_value_t = 1)]
     seed: u64,
+}
+
+impl ModelArgs {
+    /// What every command takes when nothing is said.
+    pub(crate) fn shipped() -> Self {
+        Self::of(None, None, 2)
+    }
+
+    /// With the seed that commands take when nothing is said.
+    pub(crate) fn of(model: Option<&Path>, task: Option<Task>, lora_rank: u8) -> Self {
+        Self { model: model.map(Path::to_owned), task, lora_rank, seed: 1 }
+    }
 }
 
 /// A model for a task.
@@ -273,7 +285,6 @@ impl slots::Model for Work {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::path::Path;
 
     fn load(args: &[&str]) -> Result<Work, Failure> {
         #[derive(clap::Parser)]

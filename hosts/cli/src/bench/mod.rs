@@ -136,7 +136,6 @@ impl Figure {
 pub(crate) struct Setting {
     threads: usize,
     runs: Option<u32>,
-    output: Output,
 }
 
 impl Setting {
@@ -264,7 +263,7 @@ pub(crate) fn run(args: &Args, output: Output) -> Result<(), Failure> {
         names.iter().try_for_each(|name| output.json(name))?;
         return Ok(());
     }
-    let setting = Setting { threads: args.threads.into(), runs: args.runs, output };
+    let setting = Setting { threads: args.threads.into(), runs: args.runs };
     let mut table =
         Table::new(&["figure", ">minimum", ">median", ">runs", ">bits mean", ">bits min", "notes"]);
     let mut compared = Vec::new();
@@ -370,7 +369,7 @@ mod tests {
 
     #[test]
     fn measuring_counts_runs_and_keeps_preparation_out() {
-        let setting = Setting { threads: 1, runs: Some(4), output: Output { json: true } };
+        let setting = Setting { threads: 1, runs: Some(4) };
         let mut prepared = 0;
         let figure = setting
             .measure(

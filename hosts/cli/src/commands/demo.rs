@@ -1,253 +1,375 @@
-//! `demo`: client and server in one process. Everything that would travel
-//! between them passes as bytes of the wire formats; the server's half is
-//! never handed anything secret.
+//! `demo`: the whole story in one go, by the commands that it shows. Client and server share nothing but files.
 
-use super::plan::{Report as Plan, unit};
-use super::report::{Offloaded, Summary, compare, table};
-use crate::args::{Threads, named};
-use crate::backend::{BackendArgs, ServerAccelerator, ServerWork, with_accelerator};
-use crate::client::{Client, RELEASES};
-use crate::exit::{Exit, Failure};
-use crate::files::Message;
-use crate::job::Job;
-use crate::model::{LoadedModel, SentenceArgs, pack, unpack};
-use crate::output::{Output, Phases, bytes, peak_memory, seconds};
-use crate::sentences::Sentence;
-use crate::server::Server;
+use super::decrypt::{Input, with_opener};
+use super::report::Agreement;
+use super::{finetune, infer};
+use crate::args::{Args as Line, Command, Threads, named};
+use crate::exit::{Exit, Failure, InFile};
+use crate::forecast::{Forecast, forecast, rates};
+use crate::output::{Output, Phases, Table, bytes, peak_memory, seconds, shorten};
+use crate::sentences::{SHIPPED_SENTENCES, Sentence, TextArgs};
+use crate::typical::Typical;
+use crate::work::{ModelArgs, Work};
+use clap::Parser;
 use serde::Serialize;
+use std::fs;
 use std::path::PathBuf;
-use veilformer::ckks::Parameters;
-use veilformer::wire::Reader;
-use veilformer_multicore::Multicore;
+use veilformer::transformer::Trainable;
+use veilformer_engine::plan::Job;
+use veilformer_plain::data::Task;
+use veilformer_plain::executor::Functions;
+use veilformer_plain::finetune::{FineTuner, Recipe};
+use veilformer_plain::run::{Example, observe};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Folder of a model; the one that comes with the program when left out
+    /// Steps of fine-tuning
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=9999))]
+    steps: u32,
+    /// Sentences of the SST-2 development set, all in one batch
+    #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=64))]
+    sentences: u16,
+    /// Folder for keys, ciphertexts and the run, which is kept; a temporary one when left out
     #[arg(long, value_name = "DIR")]
-    model: Option<PathBuf>,
-    /// How many of the sentences to use; as many as fit one ciphertext when left out
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
-    sentences: Option<u32>,
-    #[command(flatten)]
-    own: SentenceArgs,
+    keep: Option<PathBuf>,
     #[command(flatten)]
     threads: Threads,
-    #[command(flatten)]
-    backend: BackendArgs,
-    /// Small parameters WITHOUT ANY SECURITY, to see the program work in a second
+    /// Small parameters WITHOUT ANY SECURITY, to see the program work in a minute
     #[cfg(feature = "insecure-toy")]
     #[arg(long)]
     toy: bool,
 }
 
 impl Args {
-    fn parameters(&self) -> Result<Parameters, Failure> {
+    fn parameters(&self) -> &'static str {
         #[cfg(feature = "insecure-toy")]
         if self.toy {
-            return named("insecure-toy-boot");
+            return "insecure-toy-matrix";
         }
-        named("n16/boot")
+        "n16/matrix"
     }
+}
+
+/// One sentence of the table.
+#[derive(Serialize)]
+struct Row {
+    sentence: String,
+    label: String,
+    /// Logits, decrypted: before and after fine-tuning.
+    before: Vec<f64>,
+    after: Vec<f64>,
+    /// What the same steps in the clear, on the functions themselves, come to.
+    exact_before: Vec<f64>,
+    exact_after: Vec<f64>,
+    /// Agreement with the same steps in the clear, on the same polynomials.
+    bits_before: f64,
+    bits_after: f64,
 }
 
 #[derive(Serialize)]
 struct Report {
-    plan: Plan,
-    summary: Summary,
+    steps: u32,
+    /// Mean loss over the sentences.
+    loss_before: f64,
+    loss_after: f64,
+    exact_loss_after: f64,
+    same_class_before: f64,
+    same_class_after: f64,
+    planned_infer_s: f64,
+    infer_s: [f64; 2],
+    planned_step_s: f64,
+    step_s: f64,
+    planned_bytes: u64,
+    peak_bytes: Option<u64>,
     phases: Vec<(&'static str, f64)>,
     total_s: f64,
-    keys: usize,
-    key_bytes: u64,
-    question_bytes: u64,
-    answer_bytes: u64,
-    planned_limbs: usize,
-    peak_limbs: usize,
-    peak_bytes: Option<u64>,
-    offload: Option<Offloaded>,
 }
 
 pub(crate) fn run(args: &Args, output: Output) -> Result<(), Failure> {
-    let model = LoadedModel::load(args.model.as_deref())?;
-    let parameters = args.parameters()?;
-    let job = Job::new(&parameters, &model)?;
-    let most = args.sentences.map_or(usize::MAX, |n| n as usize).min(job.layout.batch());
-    let sentences = args.own.read(&model, most)?;
-    let threads = args.threads.count();
-    let plan = Plan::new(&model, &parameters, &job, unit(&parameters, threads)?)?;
-    output.say(plan.describe());
+    let temporary;
+    let folder = match &args.keep {
+        Some(folder) => folder.clone(),
+        None => {
+            temporary = tempfile::tempdir()?;
+            temporary.path().to_owned()
+        }
+    };
+    fs::create_dir_all(&folder).in_file(&folder)?;
+    let story = Story { args, output, folder };
+    let model = ModelArgs::shipped();
+    let work = Work::load(&model)?;
+    let sentences = story.write_sentences(&work)?;
 
-    let told = tell(&Telling {
-        parameters: &parameters,
-        model: &model,
-        job: &job,
-        sentences: &sentences,
-        threads,
-        backend: args.backend,
-        output,
-    })?;
+    let mut phases = Phases::new();
+    let [of_infer, of_step] = story.plans()?;
+    phases.end("plan");
+    story.line("keygen", &format!("--parameters {} --out @/client", args.parameters()))?;
+    story.give_to_server()?;
+    phases.end("keys");
+    story.line(
+        "encrypt",
+        &format!("--keys @/client --file @/sentences.tsv --batch {} --out @/batches", args.sentences),
+    )?;
+    phases.end("encrypt");
+    let before_s = story.infer("--in @/batches --out @/before")?;
+    phases.end("infer before");
+    let step_s = story.finetune()?;
+    phases.end("fine-tune");
+    let checkpoint = format!("@/run/checkpoint-{:05}.vfw", args.steps);
+    let after_s = story.infer(&format!("--in @/batches --out @/after --weights {checkpoint}"))?;
+    phases.end("infer after");
+    let logits = [story.decrypt("before")?, story.decrypt("after")?];
+    phases.end("decrypt");
 
-    let plain = model.plain_logits(&sentences)?;
-    if let Some(site) = plain.escaped {
-        let text =
-            format!("a sentence drives {site:?} outside its polynomial's interval: its logits mean nothing");
-        tracing::warn!("{text}");
-    }
-    let (rows, summary) = compare(model.naming(), &sentences, &told.logits, Some(&plain));
+    let [exact, polynomial] = [Functions::Exact, Functions::Polynomial(&work.approximations)]
+        .map(|functions| twin(&work, &sentences, functions, args.steps));
+    let (exact, polynomial) = (exact?, polynomial?);
+    let rows = rows(&work, &sentences, &logits, &exact, &polynomial);
     rows.iter().try_for_each(|row| output.json(row))?;
-    output.say(table(&rows));
-    let Told { phases, keys, key_bytes, question_bytes, answer_bytes, peak_limbs, offload, .. } = told;
+    output.say(table(&work, &sentences, &rows));
+    let loss = |logits: &[Vec<f64>]| mean_loss(&work, &sentences, logits);
     let report = Report {
+        steps: args.steps,
+        loss_before: loss(&logits[0]),
+        loss_after: loss(&logits[1]),
+        exact_loss_after: loss(&exact[1]),
+        same_class_before: same_class(&logits[0], &exact[0]),
+        same_class_after: same_class(&logits[1], &exact[1]),
+        planned_infer_s: of_infer.seconds(),
+        infer_s: [before_s, after_s],
+        planned_step_s: of_step.seconds(),
+        step_s,
+        planned_bytes: of_step.peak_bytes(),
+        peak_bytes: peak_memory(),
         total_s: phases.total(),
         phases: phases.list,
-        plan,
-        summary,
-        keys,
-        key_bytes,
-        question_bytes,
-        answer_bytes,
-        planned_limbs: job.server_limbs(threads),
-        peak_limbs,
-        peak_bytes: peak_memory(),
-        offload,
     };
     output.json(&report)?;
-    output.say(report.describe(&parameters));
-    let sound = report.summary.against_polynomial.is_none_or(|a| a.bits_min > 0.0);
-    if sound || plain.escaped.is_some() {
-        Ok(())
-    } else {
-        Err(Failure::new(Exit::Failure, "the encrypted logits are not those of the model"))
+    output.say(report.describe(args.parameters()));
+    if rows.iter().any(|row| row.bits_before.min(row.bits_after) <= 1.0) {
+        return Err(Failure::new(Exit::Failure, "the encrypted logits are not those of the model"));
     }
+    Ok(())
+}
+
+/// Where it all takes place.
+struct Story<'a> {
+    args: &'a Args,
+    output: Output,
+    folder: PathBuf,
+}
+
+impl Story<'_> {
+    /// Parses a command, `@` being the folder, and shows it.
+    fn parse(&self, command: &str, rest: &str) -> Result<Command, Failure> {
+        let threads = format!(" --threads {}", self.args.threads.count());
+        let line = format!("veilformer {command} {rest}{threads}");
+        self.output.say(format!("\n$ {}", line.replace("@/", "")));
+        let folder = self.folder.display().to_string();
+        let words: Vec<String> = line.split_whitespace().map(|word| word.replace('@', &folder)).collect();
+        let line =
+            Line::try_parse_from(words).map_err(|error| Failure::new(Exit::Usage, error.to_string()))?;
+        Ok(line.command)
+    }
+
+    fn line(&self, command: &str, rest: &str) -> Result<(), Failure> {
+        super::dispatch(&self.parse(command, rest)?, self.output)
+    }
+
+    /// Seconds that the model took.
+    fn infer(&self, rest: &str) -> Result<f64, Failure> {
+        match self.parse("infer", &format!("--keys @/server {rest}"))? {
+            Command::Infer(args) => Ok(infer::carry_out(&args, self.output)?.infer_s),
+            _ => Ok(0.0),
+        }
+    }
+
+    /// Seconds of a step.
+    fn finetune(&self) -> Result<f64, Failure> {
+        let steps = self.args.steps;
+        match self
+            .parse("finetune", &format!("--keys @/server --in @/batches --run @/run --steps {steps}"))?
+        {
+            Command::Finetune(args) => {
+                let report = finetune::carry_out(&args, self.output)?;
+                Ok(report.train_s / f64::from((steps - report.kept).max(1)))
+            }
+            _ => Ok(0.0),
+        }
+    }
+
+    /// The first sentences that come with the program, in a file as GLUE has them.
+    fn write_sentences(&self, work: &Work) -> Result<Vec<Sentence>, Failure> {
+        let path = self.folder.join("sentences.tsv");
+        let lines: Vec<&str> = SHIPPED_SENTENCES.lines().take(1 + usize::from(self.args.sentences)).collect();
+        fs::write(&path, lines.join("\n") + "\n").in_file(&path)?;
+        TextArgs::of_file(path).read(work)
+    }
+
+    /// What inference and a step will take.
+    fn plans(&self) -> Result<[Forecast; 2], Failure> {
+        let (parameters, threads) = (named(self.args.parameters())?, self.args.threads.count());
+        let rates = rates(&parameters, threads)?;
+        let plan = |rank: u8, job: &Job| {
+            let model = Typical::load(None, Some(Task::Sst2), rank)?;
+            forecast(&parameters, &model, self.args.sentences.into(), job, threads, &rates)
+        };
+        let (rate, epsilon) = veilformer_plain::tiny::constants(Task::Sst2);
+        let optimizer = veilformer::transformer::AdamWHe::paper(rate, epsilon);
+        Ok([plan(0, &Job::Inference)?, plan(2, &Job::Step(optimizer))?])
+    }
+
+    /// Evaluation keys alone go where the server reads.
+    fn give_to_server(&self) -> Result<(), Failure> {
+        let server = self.folder.join("server");
+        fs::create_dir_all(&server).in_file(&server)?;
+        for name in [super::EVALUATION, super::EVALUATION_SMALL] {
+            let (from, to) = (self.folder.join("client").join(name), server.join(name));
+            fs::rename(&from, &to).in_file(&to)?;
+        }
+        self.output.say(format!("{} and {} go to the server", super::EVALUATION, super::EVALUATION_SMALL));
+        Ok(())
+    }
+
+    /// The logits of an answer.
+    fn decrypt(&self, name: &str) -> Result<Vec<Vec<f64>>, Failure> {
+        let input = Input {
+            secret: self.folder.join("client").join(super::SECRET_KEY),
+            model: ModelArgs::shipped(),
+            input: self.folder.join(name),
+            weights: None,
+            threads: self.args.threads,
+        };
+        with_opener(&input, |mut opener, work| {
+            let parts = opener.open(&input.input, &work)?;
+            super::decrypt::check_escapes(&parts)?;
+            Ok(parts.into_iter().flat_map(|part| part.opened.logits).collect())
+        })
+    }
+}
+
+/// Logits of the model in the clear, before and after the same steps.
+fn twin(
+    work: &Work,
+    sentences: &[Sentence],
+    functions: Functions<'_>,
+    steps: u32,
+) -> Result<[Vec<Vec<f64>>; 2], Failure> {
+    let examples: Vec<Example> = sentences.iter().map(|sentence| sentence.example.clone()).collect();
+    let (rate, epsilon) = veilformer_plain::tiny::constants(work.task);
+    let recipe = Recipe {
+        trained: Trainable::Adapters,
+        optimizer: veilformer::transformer::AdamWHe::paper(rate, epsilon),
+        steps,
+        functions,
+        noise: None,
+    };
+    let before = observe(&work.config, &work.weights, &examples, functions)?.logits;
+    let mut tuner = FineTuner::new(&work.config, work.weights.clone(), recipe);
+    for _ in 0..steps {
+        tuner.step(&examples)?;
+    }
+    Ok([before, observe(&work.config, tuner.parameters(), &examples, functions)?.logits])
+}
+
+fn rows(
+    work: &Work,
+    sentences: &[Sentence],
+    encrypted: &[Vec<Vec<f64>>; 2],
+    exact: &[Vec<Vec<f64>>; 2],
+    polynomial: &[Vec<Vec<f64>>; 2],
+) -> Vec<Row> {
+    let bits =
+        |when: usize, i: usize| Agreement::of(&polynomial[when][i..=i], &encrypted[when][i..=i]).bits_min;
+    let row = |(i, sentence): (usize, &Sentence)| Row {
+        sentence: sentence.text.clone(),
+        label: sentence.label.map(|label| work.naming().label(label)).unwrap_or_default(),
+        before: encrypted[0][i].clone(),
+        after: encrypted[1][i].clone(),
+        exact_before: exact[0][i].clone(),
+        exact_after: exact[1][i].clone(),
+        bits_before: bits(0, i),
+        bits_after: bits(1, i),
+    };
+    sentences.iter().enumerate().map(row).collect()
+}
+
+/// The probability that logits give to the label.
+fn probability(logits: &[f64], label: f32) -> f64 {
+    let largest = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let sum: f64 = logits.iter().map(|x| (x - largest).exp()).sum();
+    logits.get(label as usize).map_or(0.0, |x| (x - largest).exp() / sum)
+}
+
+fn table(work: &Work, sentences: &[Sentence], rows: &[Row]) -> String {
+    let mut table = Table::new(&[
+        "sentence",
+        "label",
+        ">p(label) before",
+        ">exact",
+        ">after",
+        ">exact",
+        "predicted",
+        ">bits before",
+        ">after",
+    ]);
+    for (row, sentence) in rows.iter().zip(sentences) {
+        let label = sentence.label.unwrap_or_default();
+        let p = |logits: &[f64]| format!("{:.4}", probability(logits, label));
+        table.row(vec![
+            shorten(&row.sentence, 40),
+            row.label.clone(),
+            p(&row.before),
+            p(&row.exact_before),
+            p(&row.after),
+            p(&row.exact_after),
+            work.naming().answer(&row.after),
+            format!("{:.1}", row.bits_before),
+            format!("{:.1}", row.bits_after),
+        ]);
+    }
+    format!("\n{}", table.render())
+}
+
+fn mean_loss(work: &Work, sentences: &[Sentence], logits: &[Vec<f64>]) -> f64 {
+    let losses = logits.iter().zip(sentences).map(|(logits, sentence)| {
+        veilformer_plain::train::loss(&work.config, logits, sentence.label.unwrap_or_default())
+    });
+    losses.sum::<f64>() / logits.len().max(1) as f64
+}
+
+fn same_class(a: &[Vec<f64>], b: &[Vec<f64>]) -> f64 {
+    let best = crate::model::best;
+    a.iter().zip(b).filter(|(a, b)| best(a) == best(b)).count() as f64 / a.len().max(1) as f64
 }
 
 impl Report {
-    fn describe(&self, parameters: &Parameters) -> String {
-        let limb = 8 * parameters.degree() as u64;
+    fn describe(&self, parameters: &str) -> String {
+        let mut plan = Table::new(&["", ">planned", ">measured"]);
+        let times = [
+            ("inference before", self.planned_infer_s, self.infer_s[0]),
+            ("a step of fine-tuning", self.planned_step_s, self.step_s),
+        ];
+        for (what, planned, measured) in times {
+            plan.row(vec![what.into(), seconds(planned), seconds(measured)]);
+        }
+        let peak = self.peak_bytes.map_or_else(|| "unknown".into(), bytes);
+        plan.row(vec!["memory at the peak".into(), bytes(self.planned_bytes), peak]);
         let phases: Vec<String> =
             self.phases.iter().map(|(name, time)| format!("{name} {}", seconds(*time))).collect();
-        let mut lines = vec![
-            self.summary.describe(),
-            format!("time                 {} in all: {}", seconds(self.total_s), phases.join(", ")),
-            format!(
-                "server memory        {} limbs planned, {} used at most ({} of {})",
-                self.planned_limbs,
-                self.peak_limbs,
-                bytes(self.peak_limbs as u64 * limb),
-                bytes(self.planned_limbs as u64 * limb),
-            ),
-            format!(
-                "process memory       {} at most",
-                self.peak_bytes.map_or_else(|| "unknown".into(), bytes)
-            ),
-            format!(
-                "traffic              {} evaluation keys {}, question {}, answer {}",
-                self.keys,
-                bytes(self.key_bytes),
-                bytes(self.question_bytes),
-                bytes(self.answer_bytes),
-            ),
-            format!(
-                "security             {}, N = {}, log2 QP = {:.0}",
-                if parameters.is_insecure() { "NONE: toy parameters" } else { "128-bit classical" },
-                parameters.degree(),
-                parameters.log_qp(),
-            ),
-        ];
-        lines.extend(self.offload.map(|o| o.describe()));
-        lines.join("\n")
-    }
-}
-
-/// One batch, from keys to logits.
-pub(crate) struct Telling<'s> {
-    pub(crate) parameters: &'s Parameters,
-    pub(crate) model: &'s LoadedModel,
-    pub(crate) job: &'s Job,
-    pub(crate) sentences: &'s [Sentence],
-    pub(crate) threads: usize,
-    pub(crate) backend: BackendArgs,
-    pub(crate) output: Output,
-}
-
-/// What came of it.
-pub(crate) struct Told {
-    pub(crate) logits: Vec<Vec<f64>>,
-    pub(crate) phases: Phases,
-    pub(crate) keys: usize,
-    pub(crate) key_bytes: u64,
-    pub(crate) question_bytes: u64,
-    pub(crate) answer_bytes: u64,
-    pub(crate) peak_limbs: usize,
-    pub(crate) offload: Option<Offloaded>,
-}
-
-/// Plays both roles.
-pub(crate) fn tell(telling: &Telling<'_>) -> Result<Told, Failure> {
-    let Telling { parameters, threads, backend, job, .. } = *telling;
-    let client = Multicore::new(parameters.chain(), threads, Client::limbs(parameters))?;
-    let story = Story { client: &client, telling };
-    with_accelerator(backend, parameters, threads, job.server_limbs(threads), story)
-}
-
-struct Story<'s> {
-    client: &'s Multicore,
-    telling: &'s Telling<'s>,
-}
-
-impl ServerWork for Story<'_> {
-    type Output = Told;
-
-    fn run<A: ServerAccelerator>(self, accelerator: &A) -> Result<Told, Failure> {
-        let Telling { parameters, model, job, sentences, output, .. } = *self.telling;
-        let mut phases = Phases::new();
-        let mut client = Client::new(self.client, parameters)?;
-        let mut server = Server::new(accelerator, parameters);
-
-        let (secret, _) = client.generate(RELEASES)?;
-        let public = client.public_key(&secret)?;
-        let bar = output.progress("keys", job.plan.keys.len() as u64);
-        let (mut key_bytes, mut message) = (0, Message::default());
-        for request in job.plan.keys.iter() {
-            message.0.clear();
-            client.write_evaluation_key(&mut message, &secret, *request)?;
-            key_bytes += message.0.len() as u64;
-            server.read_key(&mut Reader::new(&message.0[..]), Some(secret.tag()))?;
-            bar.inc(1);
-        }
-        bar.finish_and_clear();
-        drop(message);
-        phases.end("keys");
-
-        let [tokens, mask] = pack(model, &job.layout, sentences)?;
-        let tokens = client.encrypt(&public, &tokens, job.input_level)?;
-        let mask = client.encrypt(&public, &mask, job.mask_level)?;
-        let [tokens, mask] = [client.message(secret.tag(), &tokens)?, client.message(secret.tag(), &mask)?];
-        let question_bytes = (tokens.len() + mask.len()) as u64;
-        phases.end("encrypt");
-
-        let mut receive =
-            |bytes: Vec<u8>| server.read_ciphertext(&mut Reader::new(&bytes[..]), Some(secret.tag()));
-        let (tokens, mask) = (receive(tokens)?, receive(mask)?);
-        let bar = output.progress("infer", job.work as u64);
-        let logits = server.infer(model, tokens, mask, |work| bar.inc(work as u64))?;
-        bar.finish_and_clear();
-        let mut answer = Message::default();
-        server.write_ciphertext(&mut answer, secret.tag(), &logits)?;
-        phases.end("infer");
-
-        let logits = client.read_ciphertext(&mut Reader::new(&answer.0[..]), Some(secret.tag()))?;
-        let values = client.decrypt(&secret, &logits)?;
-        let logits = unpack(model, &job.layout, &values, sentences.len());
-        phases.end("decrypt");
-        Ok(Told {
-            logits,
-            phases,
-            keys: server.keys.len(),
-            key_bytes,
-            question_bytes,
-            answer_bytes: answer.0.len() as u64,
-            peak_limbs: accelerator.host().peak_limbs(),
-            offload: accelerator.offloaded().map(Into::into),
-        })
+        format!(
+            "{}\nmean loss {:.4} before, {:.4} after {} steps ({:.4} exactly); same class as the exact model for {:.0} % \
+             and {:.0} %\n{} in all: {}\nparameters {parameters}: {}",
+            plan.render(),
+            self.loss_before,
+            self.loss_after,
+            self.steps,
+            self.exact_loss_after,
+            100.0 * self.same_class_before,
+            100.0 * self.same_class_after,
+            seconds(self.total_s),
+            phases.join(", "),
+            if parameters.starts_with("insecure") { "NO SECURITY" } else { "128-bit classical security" },
+        )
     }
 }

@@ -103,14 +103,14 @@ struct StepDone {
 }
 
 #[derive(Serialize)]
-struct Report {
+pub(super) struct Report {
     steps: u32,
     /// Steps that were done before.
-    kept: u32,
+    pub(super) kept: u32,
     keys: usize,
     key_loads: u64,
     load_s: f64,
-    train_s: f64,
+    pub(super) train_s: f64,
     checkpoint: PathBuf,
     peak_limbs: [usize; 2],
     peak_bytes: Option<u64>,
@@ -118,6 +118,11 @@ struct Report {
 }
 
 pub(crate) fn run(args: &Args, output: Output) -> Result<(), Failure> {
+    carry_out(args, output).map(drop)
+}
+
+/// Does it and says what it took.
+pub(super) fn carry_out(args: &Args, output: Output) -> Result<Report, Failure> {
     let keys = ServerKeys::open(&args.keys)?;
     let work = Work::load(&args.model)?;
     keys.check(&work, true)?;
@@ -154,7 +159,7 @@ pub(crate) fn run(args: &Args, output: Output) -> Result<(), Failure> {
         report.peak_bytes.map_or_else(|| "unknown".into(), bytes),
     ));
     report.offload.iter().flatten().for_each(|offload| output.say(offload.describe()));
-    Ok(())
+    Ok(report)
 }
 
 struct Training<'w> {

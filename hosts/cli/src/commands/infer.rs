@@ -48,7 +48,7 @@ pub(crate) struct Args {
 }
 
 #[derive(Serialize)]
-struct Report {
+pub(super) struct Report {
     keys: usize,
     /// Memory that keys of the big ring may take, times that one was loaded, seconds of that.
     key_memory_bytes: u64,
@@ -58,7 +58,7 @@ struct Report {
     batches: usize,
     bytes: u64,
     load_s: f64,
-    infer_s: f64,
+    pub(super) infer_s: f64,
     /// Of the big ring and of the small one.
     peak_limbs: [usize; 2],
     peak_bytes: Option<u64>,
@@ -66,6 +66,11 @@ struct Report {
 }
 
 pub(crate) fn run(args: &Args, output: Output) -> Result<(), Failure> {
+    carry_out(args, output).map(drop)
+}
+
+/// Does it and says what it took.
+pub(super) fn carry_out(args: &Args, output: Output) -> Result<Report, Failure> {
     let keys = ServerKeys::open(&args.keys)?;
     let work = Work::load(&args.model)?;
     keys.check(&work, args.weights.is_some())?;
@@ -96,7 +101,7 @@ pub(crate) fn run(args: &Args, output: Output) -> Result<(), Failure> {
         report.peak_bytes.map_or_else(|| "unknown".into(), bytes),
     ));
     report.offload.iter().flatten().for_each(|offload| output.say(offload.describe()));
-    Ok(())
+    Ok(report)
 }
 
 /// The files of so many answers.

@@ -11,8 +11,10 @@ pub(crate) mod keygen;
 pub(crate) mod plan;
 mod report;
 
+use crate::args::Command;
 use crate::exit::{Exit, Failure, InFile};
 use crate::files::FileSource;
+use crate::output::Output;
 use crate::work::Work;
 use std::path::Path;
 use veilformer::ckks::Parameters;
@@ -28,6 +30,22 @@ pub(crate) const SECRET_KEY: &str = "secret.key";
 pub(crate) const PUBLIC_KEY: &str = "public.key";
 pub(crate) const EVALUATION: &str = "evaluation.keys";
 pub(crate) const EVALUATION_SMALL: &str = "evaluation-small.keys";
+
+/// Carries a command out.
+pub(crate) fn dispatch(command: &Command, output: Output) -> Result<(), Failure> {
+    match command {
+        Command::Demo(args) => demo::run(args, output),
+        Command::Keygen(args) => keygen::run(args, output),
+        Command::Encrypt(args) => encrypt::run(args, output),
+        Command::Finetune(args) => finetune::run(args, output),
+        Command::Infer(args) => infer::run(args, output),
+        Command::Decrypt(args) => decrypt::run(args, output),
+        Command::Evaluate(args) => evaluate::run(args, output),
+        Command::Plan(args) => plan::run(args, output),
+        Command::Inspect(args) => inspect::run(args, output),
+        Command::Bench(args) => crate::bench::run(args, output),
+    }
+}
 
 /// Opens one of our files: every one starts with the parameters it was made under.
 pub(crate) fn open(path: &Path) -> Result<(Reader<FileSource>, Parameters), Failure> {

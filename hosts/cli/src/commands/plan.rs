@@ -10,6 +10,7 @@ use crate::output::{Output, Table, bytes, seconds};
 use crate::product::{Comparison, Shape};
 use crate::typical::Typical;
 use crate::watch::OVERHEAD;
+use crate::work::task;
 use serde::Serialize;
 use std::path::PathBuf;
 use std::time::Instant;
@@ -43,8 +44,8 @@ pub(crate) struct Args {
     #[arg(long, value_parser = task)]
     task: Option<Task>,
     /// Rank of LoRA
-    #[arg(long, value_name = "RANK", value_parser = clap::value_parser!(u16).range(0..=64))]
-    lora_rank: Option<u16>,
+    #[arg(long, value_name = "RANK", value_parser = clap::value_parser!(u8).range(0..=16))]
+    lora_rank: Option<u8>,
     /// Sentences of a batch; 16 when left out, or with --memory what takes the least time for a sentence
     #[arg(long, value_name = "SENTENCES", value_parser = clap::value_parser!(u16).range(1..=1024))]
     batch: Option<u16>,
@@ -193,15 +194,6 @@ fn only_bootstrap(parameters: &Parameters, unit: f64, output: Output) -> Result<
     Ok(())
 }
 
-/// A task by its folder's name, in any case, with or without dashes.
-fn task(name: &str) -> Result<Task, String> {
-    let plain = |text: &str| text.replace('-', "").to_ascii_lowercase();
-    Task::ALL.into_iter().find(|task| plain(task.folder()) == plain(name)).ok_or_else(|| {
-        let known: Vec<&str> = Task::ALL.iter().map(|task| task.folder()).collect();
-        format!("{name:?} is no task; there are: {}", known.join(", "))
-    })
-}
-
 /// A job of the encrypted executor.
 fn job(args: &Args, parameters: &Parameters, output: Output) -> Result<(), Failure> {
     let (job, rank) = if args.train {
@@ -211,7 +203,7 @@ fn job(args: &Args, parameters: &Parameters, output: Output) -> Result<(), Failu
     };
     let model = match &args.config {
         Some(sizes) => Typical::of_sizes(sizes, args.task, rank.into())?,
-        None => Typical::load(args.model.as_deref(), args.task, rank.into())?,
+        None => Typical::load(args.model.as_deref(), args.task, rank)?,
     };
     let threads = args.threads.count();
     let rates = rates(parameters, threads)?;
