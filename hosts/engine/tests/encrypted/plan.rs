@@ -77,6 +77,7 @@ fn a_dry_run_counts_what_an_encrypted_one_does() {
 #[test]
 fn baselines_fit_secure_parameters() {
     let parameters = ParametersLiteral::N16_MATRIX.check().unwrap();
+    const BATCH: usize = 16;
     let optimizer = AdamWHe::paper(2e-2, 1e-2);
     for (kernel, trained) in [
         (Kernel::Gaussian, Trainable::Adapters),
@@ -90,12 +91,13 @@ fn baselines_fit_secure_parameters() {
             Config { width: 128, length: 64, feed_forward: 256, head_hidden: 128, ..config(2, false, 0) };
         let sample = Sample::with_trained(Config { kernel, lora_rank, classes: 2, ..sizes }, trained, 1);
         let model = sample.weights();
-        let keys = job_keys(&parameters, &model, SENTENCES, &job).unwrap();
+        let keys = job_keys(&parameters, &model, BATCH, &job).unwrap();
         let subject = Subject { parameters: &parameters, keys: &keys, threads: 2, limbs: [1 << 15, 1 << 16] };
-        let dry = count(&subject, &model, SENTENCES, &job)
-            .unwrap_or_else(|e| panic!("{kernel:?}, {trained:?}: {e}"));
+        let dry =
+            count(&subject, &model, BATCH, &job).unwrap_or_else(|e| panic!("{kernel:?}, {trained:?}: {e}"));
         let bootstraps = [Operation::Bootstrap, Operation::HalfBootstrap].map(|o| dry.operations(o));
         println!("{kernel:?}, {trained:?}: {bootstraps:?} bootstraps, {:?} limbs", dry.peak);
+        println!("key switches by level: {:?}", dry.used.each_ref().map(|used| &used.switches));
         assert!(dry.peak[0] < subject.limbs[0] && dry.peak[1] < subject.limbs[1]);
     }
 }
