@@ -65,7 +65,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     tiny::calibrate(&mut model, &sequences)?;
     println!("{} sequences", sequences.len());
-    tiny::rehearse(&mut model, &tasks, STEPS)?;
+    tiny::rehearse(&mut model, &tasks, STEPS, tiny::budget)?;
     for layer in 0..model.config.layers {
         let bound = model.approximations.adapter_gradient_bound(layer);
         println!("layer {layer}, gradients by LoRA within {bound:?}");

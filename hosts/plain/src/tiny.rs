@@ -58,9 +58,7 @@ pub fn recipe(mask: u32, vocabulary: u32, steps: u64, seed: u64) -> Recipe {
 /// The degrees of its polynomials. Every interval reaches further than the arguments of the pre-trained encoder do,
 /// because fine-tuning moves them; tanh, in the head, is bounded by what fine-tuning is expected to ask for.
 pub fn budget(site: Site) -> Budget {
-    // The loss takes one function of another and two products between two bootstraps.
-    let degree = if matches!(site, Site::LossExp | Site::LossInverse) { 7 } else { 15 };
-    Budget { degree, squarings: 0, margin: if site == Site::Tanh { 1.0 } else { 1.5 } }
+    Budget { degree: 15, squarings: 0, margin: if site == Site::Tanh { 1.0 } else { 1.5 } }
 }
 
 /// The largest argument of tanh that its polynomial serves.
@@ -100,7 +98,12 @@ const RANK: usize = 2;
 ///
 /// # Errors
 /// [`TrainError::NoData`] for a task without examples; what the executor or the fit says.
-pub fn rehearse(model: &mut Model, tasks: &[(Task, Vec<Example>)], steps: u32) -> Result<(), TrainError> {
+pub fn rehearse(
+    model: &mut Model,
+    tasks: &[(Task, Vec<Example>)],
+    steps: u32,
+    budget: impl Fn(Site) -> Budget,
+) -> Result<(), TrainError> {
     let mut seen = Ranges::new(&model.config);
     for (task, examples) in tasks {
         if examples.is_empty() {
@@ -132,7 +135,7 @@ pub fn rehearse(model: &mut Model, tasks: &[(Task, Vec<Example>)], steps: u32) -
             seen.note(site, high);
         }
     }
-    model.approximations.fit(Site::all(&model.config), &seen, budget)?;
+    model.approximations.fit(Site::all(&model.config), &seen, &budget)?;
     let met = |site: &Site| seen.get(*site).0 <= seen.get(*site).1;
     model.approximations.fit(Site::training(&model.config).filter(met), &seen, budget)?;
     Ok(())

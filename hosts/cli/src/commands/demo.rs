@@ -34,21 +34,10 @@ pub(crate) struct Args {
     keep: Option<PathBuf>,
     #[command(flatten)]
     threads: Threads,
-    /// Small parameters WITHOUT ANY SECURITY, to see the program work in a minute
-    #[cfg(feature = "insecure-toy")]
-    #[arg(long)]
-    toy: bool,
 }
 
-impl Args {
-    fn parameters(&self) -> &'static str {
-        #[cfg(feature = "insecure-toy")]
-        if self.toy {
-            return "insecure-toy-matrix";
-        }
-        "n16/matrix"
-    }
-}
+/// What the demo runs under.
+const PARAMETERS: &str = "n16/matrix";
 
 /// One sentence of the table.
 #[derive(Serialize)]
@@ -103,7 +92,7 @@ pub(crate) fn run(args: &Args, output: Output) -> Result<(), Failure> {
     let mut phases = Phases::new();
     let [of_infer, of_step] = story.plans()?;
     phases.end("plan");
-    story.line("keygen", &format!("--parameters {} --out @/client", args.parameters()))?;
+    story.line("keygen", &format!("--parameters {PARAMETERS} --out @/client"))?;
     story.give_to_server()?;
     phases.end("keys");
     story.line(
@@ -145,7 +134,7 @@ pub(crate) fn run(args: &Args, output: Output) -> Result<(), Failure> {
         phases: phases.list,
     };
     output.json(&report)?;
-    output.say(report.describe(args.parameters()));
+    output.say(report.describe());
     if rows.iter().any(|row| row.bits_before.min(row.bits_after) <= 1.0) {
         return Err(Failure::new(Exit::Failure, "the encrypted logits are not those of the model"));
     }
@@ -208,7 +197,7 @@ impl Story<'_> {
 
     /// What inference and a step will take.
     fn plans(&self) -> Result<[Forecast; 2], Failure> {
-        let (parameters, threads) = (named(self.args.parameters())?, self.args.threads.count());
+        let (parameters, threads) = (named(PARAMETERS)?, self.args.threads.count());
         let rates = rates(&parameters, threads)?;
         let plan = |rank: u8, job: &Job| {
             let model = Typical::load(None, Some(Task::Sst2), rank)?;
@@ -344,7 +333,7 @@ fn same_class(a: &[Vec<f64>], b: &[Vec<f64>]) -> f64 {
 }
 
 impl Report {
-    fn describe(&self, parameters: &str) -> String {
+    fn describe(&self) -> String {
         let mut plan = Table::new(&["", ">planned", ">measured"]);
         let times = [
             ("inference before", self.planned_infer_s, self.infer_s[0]),
@@ -359,7 +348,7 @@ impl Report {
             self.phases.iter().map(|(name, time)| format!("{name} {}", seconds(*time))).collect();
         format!(
             "{}\nmean loss {:.4} before, {:.4} after {} steps ({:.4} exactly); same class as the exact model for {:.0} % \
-             and {:.0} %\n{} in all: {}\nparameters {parameters}: {}",
+             and {:.0} %\n{} in all: {}\nparameters {PARAMETERS}: 128-bit classical security",
             plan.render(),
             self.loss_before,
             self.loss_after,
@@ -369,7 +358,6 @@ impl Report {
             100.0 * self.same_class_after,
             seconds(self.total_s),
             phases.join(", "),
-            if parameters.starts_with("insecure") { "NO SECURITY" } else { "128-bit classical security" },
         )
     }
 }

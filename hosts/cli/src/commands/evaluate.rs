@@ -120,8 +120,9 @@ pub(crate) fn run(args: &Args, output: Output) -> Result<(), Failure> {
                 "sentences without labels cannot be scored; pass --file instead of --text",
             )
         })?;
-        let parts = opener.open(&input.input, &work)?;
+        let mut parts = opener.open(&input.input, &work)?;
         if args.by_step {
+            parts.sort_by(|a, b| a.path.cmp(&b.path));
             return by_step(&parts, &work.config, Metric::of(work.task), &labels, output);
         }
         let encrypted = all_logits(&parts, &sentences)?;

@@ -1,13 +1,13 @@
 //! A tiny model with random weights, and sentences for it.
 
 use std::path::Path;
-use veilformer::transformer::{Config, Kernel, Loss, Parameter, Targets};
+use veilformer::transformer::{Config, Kernel, Loss, Parameter, Site, Targets};
 use veilformer_plain::data::Task;
 use veilformer_plain::model::{Model, Reached, Training};
 use veilformer_plain::parameters::Parameters;
 use veilformer_plain::random::Random;
 use veilformer_plain::run::Example;
-use veilformer_plain::sites::Approximations;
+use veilformer_plain::sites::{Approximations, Budget};
 use veilformer_plain::tiny;
 use veilformer_plain::tokenizer::{SPECIAL, Tokenizer};
 
@@ -77,6 +77,11 @@ pub(crate) fn write_encoder(folder: &Path, config: Config) {
     tiny::calibrate(&mut model, &sequences).unwrap();
     let examples = sequences.into_iter().enumerate();
     let examples = examples.map(|(i, sequence)| Example { sequence, label: (i % 3 % 2) as f32 }).collect();
-    tiny::rehearse(&mut model, &[(Task::Sst2, examples)], 40).unwrap();
+    // Toy parameters have fewer levels.
+    let budget = |site| match site {
+        Site::LossExp | Site::LossInverse | Site::Optimizer => Budget { degree: 7, ..tiny::budget(site) },
+        _ => tiny::budget(site),
+    };
+    tiny::rehearse(&mut model, &[(Task::Sst2, examples)], 40, budget).unwrap();
     model.save(folder).unwrap();
 }
