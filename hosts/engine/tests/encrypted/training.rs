@@ -14,6 +14,7 @@ use veilformer_plain::executor::Functions;
 use veilformer_plain::finetune::{FineTuner, Recipe};
 use veilformer_plain::gradient::{Penalties, Trainer};
 use veilformer_plain::parameters::Parameters;
+use veilformer_plain::slots::Weights;
 use veilformer_plain::train::gradient;
 
 #[test]
