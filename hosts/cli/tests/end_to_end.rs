@@ -2,9 +2,12 @@
 //! way, by exit code.
 
 mod common;
+#[path = "common/files.rs"]
+mod files;
 
 use common::model::{TOY, sentences, write_encoder};
-use common::{expect, json_lines, str_of};
+use common::{json_lines, str_of};
+use files::{Files, write_sst2};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -14,61 +17,22 @@ use veilformer::transformer::Config;
 /// Sentences of the data set: two batches of four, the last not full.
 const SENTENCES: usize = 7;
 
-/// Writes sentences with labels as SST-2 has them.
-fn write_sst2(path: &Path, count: usize) {
-    let rows = sentences(count);
-    let rows = rows.iter().enumerate().map(|(i, text)| format!("{text}\t{}\n", i % 3 % 2));
-    fs::write(path, "sentence\tlabel\n".to_owned() + &rows.collect::<String>()).unwrap();
-}
-
 /// A model, keys, a data set, its batches and their answers.
-struct Files {
-    folder: TempDir,
-}
-
-impl Files {
-    fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
-    }
-
-    fn name(&self, name: &str) -> String {
-        str_of(&self.path(name)).to_owned()
-    }
-
-    /// Runs with the folder in place of `@`.
-    fn expect(&self, code: i32, line: &str) -> String {
-        let folder = str_of(self.folder.path());
-        let args: Vec<String> = line.split(' ').map(|arg| arg.replace('@', folder)).collect();
-        expect(code, &args.iter().map(String::as_str).collect::<Vec<_>>())
-    }
-
-    /// A model and keys of it: for training, so that they serve encrypted weights too.
-    fn new() -> Self {
-        let files = Self { folder: tempfile::tempdir().unwrap() };
-        write_encoder(&files.path("model"), TOY);
-        write_sst2(&files.path("dev.tsv"), SENTENCES);
-        files.expect(0, "keygen --model @/model --parameters insecure-toy-matrix --out @/keys");
-        files
-    }
-
-    fn make() -> Self {
-        let files = Self::new();
-        files.expect(
-            0,
-            "encrypt --keys @/keys --model @/model --file @/dev.tsv --batch 4 --out @/x --weights @/w.vfw",
-        );
-        fs::create_dir(files.path("server")).unwrap();
-        for name in ["evaluation.keys", "evaluation-small.keys"] {
-            fs::copy(files.path("keys").join(name), files.path("server").join(name)).unwrap();
-        }
-        files.expect(0, "infer --keys @/server --model @/model --in @/x --out @/y");
-        files
-    }
+fn make() -> Files {
+    let files = Files::new();
+    write_sst2(&files.path("dev.tsv"), SENTENCES);
+    files.expect(
+        0,
+        "encrypt --keys @/keys --model @/model --file @/dev.tsv --batch 4 --out @/x --weights @/w.vfw",
+    );
+    files.give_to_server();
+    files.expect(0, "infer --keys @/server --model @/model --in @/x --out @/y");
+    files
 }
 
 fn files() -> &'static Files {
     static FILES: OnceLock<Files> = OnceLock::new();
-    FILES.get_or_init(Files::make)
+    FILES.get_or_init(make)
 }
 
 #[test]
@@ -365,8 +329,7 @@ fn releases_are_flooded_and_counted() {
 
 #[test]
 fn secure_one_batch_from_keys_to_a_score() {
-    let f = Files { folder: tempfile::tempdir().unwrap() };
-    write_encoder(&f.path("model"), Config { length: 64, ..TOY });
+    let f = Files::with_model(Config { length: 64, ..TOY });
     write_sst2(&f.path("dev.tsv"), SENTENCES);
     f.expect(0, "keygen --model @/model --inference --out @/keys");
     f.expect(0, "encrypt --keys @/keys --model @/model --file @/dev.tsv --batch 8 --out @/x --unlabelled");

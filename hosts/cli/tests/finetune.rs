@@ -190,6 +190,7 @@ fn what_cannot_be_trained_is_refused_before_any_work() {
     refused(2, &format!("{} @/whole", RUN.replace("--steps 3", "--steps 4")), "steps 3, now it is 4");
     refused(5, &format!("{} @/no", RUN.replace("@/server", "@/keys")), "secret key");
     refused(3, &format!("{} @/no", RUN.replace("@/x", "@/model")), "no files called batch-");
+    refused(2, &format!("{RUN} @/no --task sts-b"), "learns classes only");
     assert!(!f.path("no").exists());
     // A damaged checkpoint is no state to go on from.
     f.expect(0, &format!("{RUN} @/damaged"));

@@ -18,7 +18,7 @@ use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 use veilformer::ckks::Ciphertext;
-use veilformer::transformer::AdamWHe;
+use veilformer::transformer::{AdamWHe, Loss};
 use veilformer_engine::{Algebra, Engine, Moment, Watched};
 use veilformer_plain::tiny;
 
@@ -126,6 +126,11 @@ pub(super) fn carry_out(args: &Args, output: Output) -> Result<Report, Failure> 
     let keys = ServerKeys::open(&args.keys)?;
     let work = Work::load(&args.model)?;
     keys.check(&work, true)?;
+    if work.config.loss == Loss::SquaredError {
+        let message = "the task's targets are scores; fine-tuning under encryption learns classes only, so far: \
+                       choose another --task";
+        return Err(Failure::new(Exit::Usage, message));
+    }
     let batches = batch::files_in(&args.input)?;
     let size = batch::common_size(&batches, &work, &keys.rings, keys.owner, true)?;
     let asked = args.recipe.asked(&work, batches.len())?;

@@ -5,6 +5,7 @@ use crate::common::{expect, str_of};
 use std::fs;
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
+use veilformer::transformer::Config;
 
 /// Writes sentences with labels as SST-2 has them.
 pub(crate) fn write_sst2(path: &Path, count: usize) {
@@ -21,14 +22,28 @@ pub(crate) struct Files {
 impl Files {
     /// A model and keys of it: for training, so that they serve encrypted weights too.
     pub(crate) fn new() -> Self {
-        let files = Self { folder: tempfile::tempdir().unwrap() };
-        write_encoder(&files.path("model"), TOY);
+        let files = Self::with_model(TOY);
         files.expect(0, "keygen --model @/model --parameters insecure-toy-matrix --out @/keys");
+        files
+    }
+
+    /// A model of these sizes, and no keys.
+    pub(crate) fn with_model(config: Config) -> Self {
+        // What a test keeps to its end in a static is never dropped: it goes where `cargo clean` finds it.
+        let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+        let files = Self { folder };
+        write_encoder(&files.path("model"), config);
         files
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
+    }
+
+    /// The name of a file for another folder's commands.
+    #[allow(dead_code, reason = "not every test has two folders")]
+    pub(crate) fn name(&self, name: &str) -> String {
+        str_of(&self.path(name)).to_owned()
     }
 
     /// The arguments of a line, with the folder in place of `@`.
