@@ -90,7 +90,8 @@ fn killed_at_any_moment_and_resumed_the_ciphertexts_are_the_same() {
         state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
         (state >> 33) % most
     };
-    let (micros, mut kills, mut run) = (whole.time.as_micros() as u64, 0, 0);
+    // Time enough for a step, hardly for all of them.
+    let (micros, mut kills, mut run) = (whole.time.as_micros() as u64 * 2 / 3, 0, 0);
     while kills < 12 {
         let name = format!("killed-{run}");
         run += 1;
