@@ -108,7 +108,7 @@ pub(crate) fn forecast(
         let failure = Failure { message: refused.to_string(), ..failure };
         refusal(failure, parameters)
     };
-    let keys = job_keys(parameters, &weights, sentences, job).map_err(|error| refused(error.into()))?;
+    let keys = job_keys(parameters, &model.config, job).map_err(|error| refused(error.into()))?;
     let subject = Subject { parameters, keys: &keys, threads, limbs: [usize::MAX >> 1; 2] };
     let count = count(&subject, &weights, sentences, job).map_err(refused)?;
     let limb = [parameters.degree(), small.degree()].map(|degree| 8 * degree as u64);

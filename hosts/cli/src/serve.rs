@@ -16,7 +16,7 @@ use veilformer::accel::Accelerator;
 use veilformer::ckks::KeyRequests;
 use veilformer::ckks::client::KeyTag;
 use veilformer::wire::Expected;
-use veilformer_engine::{Encrypted, Ring, model_keys, with_algebra};
+use veilformer_engine::{Encrypted, Ring, required_keys, with_algebra};
 use veilformer_multicore::Multicore;
 
 /// Limbs that a job may take beside its keys, of the big ring and of the small one. A pool takes memory when it is
@@ -28,7 +28,7 @@ const EXPECTED: usize = 1 << 12;
 /// The keys of both rings that a work needs: of inference, or of training too.
 pub(crate) fn requests(work: &Work, rings: &Rings, trained: bool) -> Result<[KeyRequests; 2], Failure> {
     work.check_length(rings)?;
-    Ok(model_keys::<Multicore, KeyStore<'_, Multicore>>(&rings.big, &work.config, 1, trained)?)
+    Ok(required_keys::<Multicore, KeyStore<'_, Multicore>>(&rings.big, &work.config, trained)?)
 }
 
 /// The files of evaluation keys of both rings, opened.

@@ -8,70 +8,19 @@ use veilformer::ckks::{KeyId, KeyRequests, KeySource, Parameters};
 use veilformer::matrix::{PairEvaluator, RingSwitch, SmallRing};
 use veilformer::transformer::{Config, Kernel};
 
-/// The places of tensors whose rows are added up: those of the stream, and of the outputs.
+/// The keys of both rings that a model needs, for batches of any size: turns follow from where one sentence's entries are.
 ///
-/// # Errors
-/// Those of [`Places::new`].
-pub fn summed_places(config: &Config, degrees: Degrees, sentences: usize) -> Result<[Places; 2], Error> {
-    let stream = Places::new(degrees, sentences, config.width, config.length)?;
-    let outputs = stream.with_sentences(1).with_rows(config.classes)?;
-    Ok([stream, outputs])
-}
-
-/// Adds the keys of softmax attention: those of sums over the keys of a sequence. The Gaussian kernel needs none.
+/// `trained` adds those of encrypted weights.
 ///
 /// # Errors
 /// More keys than a list holds; parameters without bootstrapping; those of [`Places::new`].
-pub fn softmax_keys(
-    parameters: &Parameters,
-    config: &Config,
-    sentences: usize,
-    big_keys: &mut KeyRequests,
-) -> Result<(), Error> {
-    if config.kernel == Kernel::Softmax {
-        let degrees = Degrees { big: parameters.degree(), small: parameters.small_ring()?.degree() };
-        let places = Places::new(degrees, sentences, config.heads * config.length, config.length)?;
-        // Behind a mask, a function, and another mask.
-        let level = BootstrapPlan::new(parameters)?.output().saturating_sub(3);
-        for turn in places.row_turns(config.length) {
-            big_keys.add(KeyId::rotation(parameters, turn as i64), level)?;
-            big_keys.add(KeyId::rotation(parameters, -(turn as i64)), level)?;
-        }
-    }
-    Ok(())
-}
-
-/// The keys of both rings that a model needs for batches of so many sentences.
-///
-/// `trained` adds those of encrypted weights.
-///
-/// # Errors
-/// As [`required_keys`]; those of [`Places::new`].
-pub fn model_keys<A: Accelerator, K: KeySource<A> + ?Sized>(
-    parameters: &Parameters,
-    config: &Config,
-    sentences: usize,
-    trained: bool,
-) -> Result<[KeyRequests; 2], Error> {
-    let degrees = Degrees { big: parameters.degree(), small: parameters.small_ring()?.degree() };
-    let places = summed_places(config, degrees, sentences)?;
-    let [mut big, small] = required_keys::<A, K>(parameters, &places, trained)?;
-    softmax_keys(parameters, config, sentences, &mut big)?;
-    Ok([big, small])
-}
-
-/// The keys of both rings for every operation on tensors of such places.
-///
-/// `trained` adds those of encrypted weights.
-///
-/// # Errors
-/// More keys than a list holds; parameters without bootstrapping.
 pub fn required_keys<A: Accelerator, K: KeySource<A> + ?Sized>(
     parameters: &Parameters,
-    places: &[Places],
+    config: &Config,
     trained: bool,
 ) -> Result<[KeyRequests; 2], Error> {
     let small = parameters.small_ring()?;
+    let degrees = Degrees { big: parameters.degree(), small: small.degree() };
     let plan = BootstrapPlan::new(parameters)?;
     let (mut big_keys, mut small_keys) = (KeyRequests::new(), KeyRequests::new());
     plan.required_keys(parameters, &mut big_keys)?;
@@ -79,7 +28,7 @@ pub fn required_keys<A: Accelerator, K: KeySource<A> + ?Sized>(
     // A product comes before the first sum of rows.
     let level = plan.output();
     big_keys.add(KeyId::Relinearization, level)?;
-    for places in places {
+    for places in summed_places(config, degrees)? {
         let sum = places.rows_in_slots();
         for &turn in sum.cyclic.iter().chain(&sum.bounded) {
             big_keys.add(KeyId::rotation(parameters, turn as i64), level - 1)?;
@@ -102,5 +51,31 @@ pub fn required_keys<A: Accelerator, K: KeySource<A> + ?Sized>(
         PairEvaluator::<A, K>::required_keys(&small, log_rank, top - usize::from(!trained), &mut small_keys)?;
         SmallRing::<A, K>::thin_keys(&small, log_rank, top, &mut small_keys)?;
     }
+    softmax_keys(parameters, config, degrees, &mut big_keys)?;
     Ok([big_keys, small_keys])
+}
+
+/// The places of tensors whose rows are added up: those of the stream, and of the outputs.
+fn summed_places(config: &Config, degrees: Degrees) -> Result<[Places; 2], Error> {
+    let stream = Places::new(degrees, 1, config.width, config.length)?;
+    Ok([stream, stream.with_rows(config.classes)?])
+}
+
+/// Adds the keys of sums over the keys of a sequence, which the Gaussian kernel does not need.
+fn softmax_keys(
+    parameters: &Parameters,
+    config: &Config,
+    degrees: Degrees,
+    big_keys: &mut KeyRequests,
+) -> Result<(), Error> {
+    if config.kernel == Kernel::Softmax {
+        let places = Places::new(degrees, 1, config.heads * config.length, config.length)?;
+        // Behind a mask, a function, and another mask.
+        let level = BootstrapPlan::new(parameters)?.output().saturating_sub(3);
+        for turn in places.row_turns(config.length) {
+            big_keys.add(KeyId::rotation(parameters, turn as i64), level)?;
+            big_keys.add(KeyId::rotation(parameters, -(turn as i64)), level)?;
+        }
+    }
+    Ok(())
 }

@@ -47,7 +47,7 @@ pub use encrypted::Encrypted;
 pub use error::Error;
 pub use executor::{Engine, stream_bound};
 pub use host::{Ring, with_algebra};
-pub use keys::{model_keys, required_keys, softmax_keys, summed_places};
+pub use keys::required_keys;
 pub use optimizer::least_epsilon;
 pub use places::{Degrees, Place, Places, RowSum};
 pub use spans::{Span, TrainedPlaces};

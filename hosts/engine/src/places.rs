@@ -60,12 +60,6 @@ impl Places {
         Ok(Self { layout: self.layout.with_rows(rows)?, ..*self })
     }
 
-    /// The same matrix for so many sentences.
-    #[must_use]
-    pub fn with_sentences(&self, sentences: usize) -> Self {
-        Self { sentences, ..*self }
-    }
-
     /// The same with only the first `used` columns holding anything.
     #[must_use]
     pub fn with_used(&self, used: usize) -> Self {

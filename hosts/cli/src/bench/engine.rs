@@ -17,10 +17,7 @@ use veilformer::ckks::encoding::words_to_read;
 use veilformer::ckks::server::bootstrap::BootstrapPlan;
 use veilformer::ckks::{Ciphertext, Parameters, ParametersLiteral, PrecisionStats};
 use veilformer::transformer::{Config, Executor, Kernel, Parameter, Site, Trainable, forward, forward_layer};
-use veilformer_engine::{
-    Degrees, Encrypted, Engine, Places, Ring, Tensor, Watched, client, required_keys, softmax_keys,
-    with_algebra,
-};
+use veilformer_engine::{Encrypted, Engine, Ring, Tensor, Watched, client, required_keys, with_algebra};
 use veilformer_multicore::Multicore;
 use veilformer_plain::executor::{Functions, PlainExecutor};
 use veilformer_plain::finetune::FineTuner;
@@ -241,11 +238,6 @@ pub(super) fn measure(
 }
 
 impl World<'_> {
-    pub(super) fn degrees(&self) -> Degrees {
-        let [big, small] = self.parameters;
-        Degrees { big: big.degree(), small: small.degree() }
-    }
-
     pub(super) fn ring<'r>(&'r self, keys: &'r [Keys; 2], i: usize) -> Ring<'r, Multicore, Keys> {
         Ring { accelerator: self.accelerators[i], parameters: self.parameters[i], keys: &keys[i] }
     }
@@ -255,12 +247,9 @@ impl World<'_> {
         tracing::info!(?peaks, keys = ?keys.each_ref().map(Keys::len), "limbs and keys of both rings");
     }
 
-    pub(super) fn keys(&self, subject: &Subject, places: &[Places]) -> Result<[Keys; 2], Failure> {
-        let Subject { config, sentences, trained, .. } = subject;
-        let [mut big, small] =
-            required_keys::<Multicore, Keys>(self.parameters[0], places, trained.is_some())?;
-        softmax_keys(self.parameters[0], config, *sentences, &mut big)?;
-        let requests = [big, small];
+    pub(super) fn keys(&self, subject: &Subject) -> Result<[Keys; 2], Failure> {
+        let trained = subject.trained.is_some();
+        let requests = required_keys::<Multicore, Keys>(self.parameters[0], &subject.config, trained)?;
         let mut stores = [Keys::new(), Keys::new()];
         for (i, store) in stores.iter_mut().enumerate() {
             let mut client = Client::new(self.accelerators[i], self.parameters[i])?;
@@ -272,9 +261,8 @@ impl World<'_> {
     }
 
     fn figure(&self, setting: &Setting, sample: &Sample<'_>) -> Result<Figure, Failure> {
-        let (subject, degrees) = (sample.subject, self.degrees());
-        let places = Places::new(degrees, subject.sentences, subject.config.width, subject.config.length)?;
-        let keys = self.keys(subject, &[places])?;
+        let subject = sample.subject;
+        let keys = self.keys(subject)?;
         let tally = RefCell::new(Tally::default());
         let weights = sample.weights();
         let (mut times, mut found) = (Vec::new(), Vec::new());

@@ -16,7 +16,7 @@ use veilformer::ckks::{Ciphertext, PrecisionStats};
 use veilformer::transformer::{
     AdamWHe, Config, Trainable, backward, forward, forward_recorded, loss_gradient,
 };
-use veilformer_engine::{Engine, TrainedPlaces, Watched, client, summed_places, with_algebra};
+use veilformer_engine::{Engine, TrainedPlaces, Watched, client, with_algebra};
 use veilformer_multicore::Multicore;
 use veilformer_plain::executor::Functions;
 use veilformer_plain::finetune::{FineTuner, Recipe};
@@ -49,7 +49,7 @@ pub(super) fn figure(
     let (config, batch) = (&subject.config, &sample.data[..subject.sentences]);
     let recipe = recipe(trained, Functions::Polynomial(&sample.approximations), 2 * runs);
     let mut twin = FineTuner::new(config, sample.parameters.clone(), recipe);
-    let keys = world.keys(subject, &summed_places(config, world.degrees(), subject.sentences)?)?;
+    let keys = world.keys(subject)?;
     let tally = RefCell::new(Tally::default());
     let model = sample.weights();
     let (mut times, mut stages, mut answers, mut stats) = (Vec::new(), Stages::new(), Stages::new(), None);

@@ -3,11 +3,13 @@
 use super::located::Located;
 use super::{Count, DryRun, Recorder, Refusal, Subject, dry_run};
 use super::{CountedKeys, Counting};
-use crate::{Engine, Error, TrainedPlaces, model_keys};
+use crate::{Engine, Error, TrainedPlaces, required_keys};
 use veilformer::ckks::server::bootstrap::BootstrapPlan;
 use veilformer::ckks::{KeyRequests, Parameters};
 use veilformer::transformer::slots::Model;
-use veilformer::transformer::{AdamWHe, Trainable, backward, forward, forward_recorded, loss_gradient};
+use veilformer::transformer::{
+    AdamWHe, Config, Trainable, backward, forward, forward_recorded, loss_gradient,
+};
 
 /// What is asked of a model.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -23,15 +25,10 @@ pub enum Job {
 /// The keys of both rings for a job: with those of encrypted weights where the model has any.
 ///
 /// # Errors
-/// Those of [`model_keys`].
-pub fn job_keys<M: Model>(
-    parameters: &Parameters,
-    model: &M,
-    sentences: usize,
-    job: &Job,
-) -> Result<[KeyRequests; 2], Error> {
-    let trained = model.config().lora_rank > 0 || *job != Job::Inference;
-    model_keys::<Counting, CountedKeys>(parameters, model.config(), sentences, trained)
+/// Those of [`required_keys`].
+pub fn job_keys(parameters: &Parameters, config: &Config, job: &Job) -> Result<[KeyRequests; 2], Error> {
+    let trained = config.lora_rank > 0 || *job != Job::Inference;
+    required_keys::<Counting, CountedKeys>(parameters, config, trained)
 }
 
 /// Runs a job dry: phases `weights` where the model has encrypted ones, `forward`, and of a step `backward` and

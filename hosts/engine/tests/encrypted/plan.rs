@@ -67,7 +67,7 @@ fn a_dry_run_counts_what_an_encrypted_one_does() {
             }
         }
         // Without encrypted weights fewer keys do.
-        let keys = job_keys(parameters, &model, SENTENCES, &job).unwrap();
+        let keys = job_keys(parameters, &sample.config, &job).unwrap();
         let fewer = count(&Subject { keys: &keys, ..subject }, &model, SENTENCES, &job).unwrap();
         assert_eq!(fewer.used, dry.used);
     }
@@ -91,7 +91,7 @@ fn baselines_fit_secure_parameters() {
             Config { width: 128, length: 64, feed_forward: 256, head_hidden: 128, ..config(2, false, 0) };
         let sample = Sample::with_trained(Config { kernel, lora_rank, classes: 2, ..sizes }, trained, 1);
         let model = sample.weights();
-        let keys = job_keys(&parameters, &model, BATCH, &job).unwrap();
+        let keys = job_keys(&parameters, &sample.config, &job).unwrap();
         let subject = Subject { parameters: &parameters, keys: &keys, threads: 2, limbs: [1 << 15, 1 << 16] };
         let dry =
             count(&subject, &model, BATCH, &job).unwrap_or_else(|e| panic!("{kernel:?}, {trained:?}: {e}"));
@@ -124,7 +124,7 @@ fn random_jobs_are_refused_or_succeed() {
             if rank > 0 && of(&[0, 1]) == 1 { Job::Step(AdamWHe::paper(2e-2, 1e-2)) } else { Job::Inference };
         let sample = Sample::new(config, seed);
         let model = sample.weights();
-        let keys = job_keys(parameters, &model, SENTENCES, &job).map_err(Refusal::from);
+        let keys = job_keys(parameters, &sample.config, &job).map_err(Refusal::from);
         let dry = keys.and_then(|keys| {
             let subject = Subject { parameters, keys: &keys, threads: 2, limbs: LIMBS };
             count(&subject, &model, SENTENCES, &job)

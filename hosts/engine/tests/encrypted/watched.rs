@@ -1,11 +1,12 @@
 //! An algebra under observation computes the same, and its observer misses nothing. On toy parameters, which are insecure.
 
+use crate::world::sample::config;
 use crate::world::{Client, World};
 use std::cell::RefCell;
 use std::rc::Rc;
 use veilformer::ckks::{Ciphertext, ParametersLiteral};
 use veilformer::transformer::slots::SlotArithmetic;
-use veilformer_engine::{Algebra, Moment, Operation, Places, Watched};
+use veilformer_engine::{Algebra, Moment, Operation, Watched};
 use veilformer_multicore::Multicore;
 
 /// Some slots, squared, lowered and bootstrapped again.
@@ -29,11 +30,10 @@ fn decrypt(client: &Client<'_>, pieces: &[Rc<Ciphertext<Multicore>>]) -> Vec<f64
 fn watching_changes_nothing_and_misses_nothing() {
     let world = World::new(ParametersLiteral::INSECURE_TOY_MATRIX, [12000, 60000]);
     let client = world.client();
-    let places = Places::new(world.degrees(), 1, 16, 16).unwrap();
     let values: Vec<f64> = (0..world.degrees().slots()).map(|i| (i % 17) as f64 / 17.0).collect();
     let x = client.encrypt_slots(world.parameters[0].max_level(), &values);
     let seen = RefCell::new(Vec::new());
-    world.serve(&client, &world.keys(&[places]), |mut algebra| {
+    world.serve(&client, &world.keys(&config(1, false, 0)), |mut algebra| {
         let (plain, level) = squared(&mut algebra, &x);
         let expected = decrypt(&client, &plain);
         let mut watched =

@@ -9,7 +9,8 @@ use veilformer::ckks::encoding::Encoder;
 use veilformer::ckks::{Ciphertext, KeyRequests, Parameters, ParametersLiteral, SwitchingKey};
 use veilformer::memory::Arena;
 use veilformer::ring::SecretSeed;
-use veilformer_engine::{Degrees, Encrypted, Places, Ring, required_keys, with_algebra};
+use veilformer::transformer::Config;
+use veilformer_engine::{Degrees, Encrypted, Ring, required_keys, with_algebra};
 use veilformer_multicore::Multicore;
 
 pub(crate) type Keys = [SwitchingKey<Multicore>];
@@ -59,9 +60,9 @@ impl World {
         Client { world: self, secrets: [secret, small], public }
     }
 
-    /// The keys that tensors of such places need.
-    pub(crate) fn keys(&self, places: &[Places]) -> [KeyRequests; 2] {
-        required_keys::<Multicore, Keys>(&self.parameters[0], places, true).unwrap()
+    /// The keys that a model of such sizes needs.
+    pub(crate) fn keys(&self, config: &Config) -> [KeyRequests; 2] {
+        required_keys::<Multicore, Keys>(&self.parameters[0], config, true).unwrap()
     }
 
     /// Runs `work` with these keys.

@@ -3,7 +3,7 @@
 use super::{Client, Toy, World};
 use veilformer::ckks::{Ciphertext, KeyRequests};
 use veilformer::transformer::{AdamWHe, Config, Kernel, Loss, Parameter, Site, Targets, Trainable};
-use veilformer_engine::{Algebra, Batch, Engine, Matrix, Tensor, client, softmax_keys, summed_places};
+use veilformer_engine::{Algebra, Batch, Engine, Matrix, Tensor, client};
 use veilformer_multicore::Multicore;
 use veilformer_plain::executor::{Functions, PlainExecutor};
 use veilformer_plain::finetune::{FineTuner, Recipe};
@@ -128,10 +128,7 @@ impl Sample {
     }
 
     pub(crate) fn keys(&self, world: &World) -> [KeyRequests; 2] {
-        let places = summed_places(&self.config, world.degrees(), SENTENCES).unwrap();
-        let [mut big, small] = world.keys(&places);
-        softmax_keys(&world.parameters[0], &self.config, SENTENCES, &mut big).unwrap();
-        [big, small]
+        world.keys(&self.config)
     }
 }
 
