@@ -116,7 +116,8 @@ fn dry_run(
     let slots = PlanSlots::new(parameters);
     let (tokens, mask) = (slots.input(level), slots.input(mask_level(level)));
     let watched = Watched::new(slots, parameters, |w| work += w);
-    let mut executor = SlotExecutor::new(watched, model)?;
+    let view = model.view();
+    let mut executor = SlotExecutor::new(watched, &view)?;
     let layout = *executor.layout();
     let output =
         forward(model.config(), &mut executor, SlotTensor::tokens(tokens), &SlotTensor::tokens(mask))?;

@@ -1,17 +1,16 @@
-//! A model as the commands use it, and the sentences it reads.
+//! The model of the slot executor, its sentences in one ciphertext, and what models say.
 
 use crate::exit::{Exit, Failure, InFile};
-use crate::sentences::{SHIPPED_SENTENCES, Sentence};
-use std::path::{Path, PathBuf};
-use veilformer::approx::Approximation;
-use veilformer::transformer::slots::{self, Layout};
-use veilformer::transformer::{Config, Parameter, Site};
-use veilformer_plain::data::Task;
+use crate::sentences::SHIPPED_SENTENCES;
+use std::path::Path;
+use veilformer::transformer::slots::Layout;
+use veilformer::transformer::{Config, Site};
+use veilformer_plain::data::{Row, Task};
 use veilformer_plain::executor::Functions;
 use veilformer_plain::model::{FILES, Model};
 use veilformer_plain::parameters::Parameters;
 use veilformer_plain::run::{Example, embed, observe};
-use veilformer_plain::sites::Ranges;
+use veilformer_plain::slots::Weights;
 
 /// The model that comes with the program.
 const SHIPPED: [&[u8]; 3] = [
@@ -19,6 +18,7 @@ const SHIPPED: [&[u8]; 3] = [
     include_bytes!("../assets/veil-mini/model.safetensors"),
     include_bytes!("../assets/veil-mini/vocab.txt"),
 ];
+
 /// A loaded model.
 pub(crate) struct LoadedModel {
     pub(crate) name: String,
@@ -55,19 +55,16 @@ impl LoadedModel {
         &self.model.config
     }
 
-    /// Logits in the clear, with the functions themselves and with their
-    /// polynomials. Tells the client when a sentence leaves a polynomial's interval.
-    pub(crate) fn plain_logits(&self, sentences: &[Sentence]) -> Result<PlainLogits, Failure> {
-        let data: Vec<Example> = sentences.iter().map(|s| s.example.clone()).collect();
-        let run = |functions| observe(self.config(), &self.weights, &data, functions);
-        let exact = run(Functions::Exact)?;
-        let polynomial = run(Functions::Polynomial(&self.model.approximations))?;
-        let escaped = |ranges: &Ranges| ranges.escape(&self.model.approximations);
-        Ok(PlainLogits {
-            exact: exact.logits,
-            polynomial: polynomial.logits,
-            escaped: escaped(&exact.ranges).or_else(|| escaped(&polynomial.ranges)),
-        })
+    /// As executors take it.
+    pub(crate) fn view(&self) -> Weights<'_> {
+        let Model { config, approximations, .. } = &self.model;
+        Weights { config, parameters: &self.weights, approximations }
+    }
+
+    /// Logits in the clear, with its polynomials.
+    pub(crate) fn polynomial_logits(&self, sentences: &[Example]) -> Result<Vec<Vec<f64>>, Failure> {
+        let functions = Functions::Polynomial(&self.model.approximations);
+        Ok(observe(self.config(), &self.weights, sentences, functions)?.logits)
     }
 }
 
@@ -79,70 +76,14 @@ pub(crate) struct PlainLogits {
     pub(crate) escaped: Option<Site>,
 }
 
-impl slots::Model for LoadedModel {
-    fn config(&self) -> &Config {
-        &self.model.config
-    }
-
-    fn weight(&self, parameter: Parameter, row: usize, column: usize) -> f64 {
-        let values = self.weights.get(parameter);
-        if values.is_empty() {
-            return 0.0;
-        }
-        let columns = parameter.shape(&self.model.config).columns;
-        values.get(row * columns + column).copied().unwrap_or(0.0)
-    }
-
-    fn approximation(&self, site: Site) -> Option<Approximation<'_>> {
-        self.model.approximations.get(site)
-    }
-
-    fn gradient_bound(&self, site: Site) -> Option<f64> {
-        self.model.approximations.gradient_bound(site)
-    }
-
-    fn adapter_gradient_bound(&self, layer: usize) -> Option<f64> {
-        self.model.approximations.adapter_gradient_bound(layer)
-    }
-}
-
-/// Where sentences come from.
-#[derive(Clone, Debug, Default, clap::Args)]
-pub(crate) struct SentenceArgs {
-    /// A sentence of your own; may be given more than once
-    #[arg(long, value_name = "SENTENCE")]
-    pub(crate) text: Vec<String>,
-    /// Sentences and labels in the layout of GLUE's SST-2
-    #[arg(long, value_name = "TSV", conflicts_with = "text")]
-    pub(crate) file: Option<PathBuf>,
-}
-
-impl SentenceArgs {
-    /// The sentences given, or the ones that come with the program; at most `most`.
-    pub(crate) fn read(&self, model: &LoadedModel, most: usize) -> Result<Vec<Sentence>, Failure> {
-        let rows: Vec<(String, Option<f32>)> = if self.text.is_empty() {
-            let rows = match &self.file {
-                Some(path) => Task::Sst2.read(path)?,
-                None => Task::Sst2.parse(SHIPPED_SENTENCES, Path::new("sst2-excerpt.tsv"))?,
-            };
-            rows.into_iter().map(|row| (row.sentence, Some(row.label))).collect()
-        } else {
-            self.text.iter().map(|text| (text.clone(), None)).collect()
-        };
-        if rows.len() > most && (self.file.is_some() || !self.text.is_empty()) {
-            tracing::warn!("{} sentences given; the first {most} fit one ciphertext", rows.len());
-        }
-        rows.into_iter().take(most).map(|(text, label)| sentence(model, text, label)).collect()
-    }
-}
-
-fn sentence(model: &LoadedModel, text: String, label: Option<f32>) -> Result<Sentence, Failure> {
-    let sequence = model.model.tokenizer.encode(&text, None, model.config().length)?;
-    if sequence.truncated {
-        tracing::warn!("a sentence is longer than {} tokens and loses its end", model.config().length);
-    }
-    let example = Example { sequence, label: label.unwrap_or(0.0) };
-    Ok(Sentence { text, second: None, label, example })
+/// The first sentences that come with the program.
+pub(crate) fn shipped_sentences(model: &LoadedModel, most: usize) -> Result<Vec<Example>, Failure> {
+    let rows = Task::Sst2.parse(SHIPPED_SENTENCES, Path::new("sst2-excerpt.tsv"))?;
+    let example = |row: Row| {
+        let sequence = model.model.tokenizer.encode(&row.sentence, None, model.config().length)?;
+        Ok(Example { sequence, label: row.label })
+    };
+    rows.into_iter().take(most).map(example).collect()
 }
 
 /// The slots of the embedded tokens and of the mask. Places beyond the last
@@ -150,7 +91,7 @@ fn sentence(model: &LoadedModel, text: String, label: Option<f32>) -> Result<Sen
 pub(crate) fn pack(
     model: &LoadedModel,
     layout: &Layout,
-    sentences: &[Sentence],
+    sentences: &[Example],
 ) -> Result<[Vec<f64>; 2], Failure> {
     let config = model.config();
     if sentences.is_empty() {
@@ -161,11 +102,11 @@ pub(crate) fn pack(
     let mut plain = veilformer_plain::executor::PlainExecutor::new(config, &model.weights, Functions::Exact);
     let embedded = sentences
         .iter()
-        .map(|s| embed(&mut plain, config, &model.weights, &s.example.sequence.tokens))
+        .map(|s| embed(&mut plain, config, &model.weights, &s.sequence.tokens))
         .collect::<Result<Vec<_>, _>>()?;
     for place in 0..layout.batch() {
         let i = place % sentences.len();
-        for (token, m) in sentences[i].example.sequence.mask().enumerate() {
+        for (token, m) in sentences[i].sequence.mask().enumerate() {
             for feature in 0..layout.width() {
                 let slot = layout.slot(feature, token, place);
                 tokens[slot] = embedded[i].row(token)[feature];

@@ -4,7 +4,6 @@ use crate::bootstrap::Constants;
 use crate::exit::Failure;
 pub(crate) use crate::keystore::KeyStore;
 use crate::model::LoadedModel;
-use crate::watch::Watched;
 use veilformer::accel::Accelerator;
 use veilformer::ckks::server::Evaluator;
 use veilformer::ckks::server::bootstrap::Bootstrap;
@@ -24,13 +23,12 @@ impl<'a, A: Accelerator<Word = u64>> Server<'a, A> {
         Self { accelerator, parameters, keys: KeyStore::new() }
     }
 
-    /// Runs the model on a batch; `tick` hears of work as it is done.
+    /// Runs the model on a batch.
     pub(crate) fn infer(
         &self,
         model: &LoadedModel,
         tokens: Ciphertext<A>,
         mask: Ciphertext<A>,
-        tick: impl FnMut(f64),
     ) -> Result<Ciphertext<A>, Failure> {
         let degree = self.parameters.degree();
         let encoder = crate::client::encoder(degree)?;
@@ -46,7 +44,8 @@ impl<'a, A: Accelerator<Word = u64>> Server<'a, A> {
         if let Some(constants) = &constants {
             slots = slots.with_bootstrap(Bootstrap::new(evaluator, constants.limbs())?);
         }
-        let mut executor = SlotExecutor::new(Watched::new(slots, self.parameters, tick), model)?;
+        let view = model.view();
+        let mut executor = SlotExecutor::new(slots, &view)?;
         let (tokens, mask) = (SlotTensor::tokens(tokens), SlotTensor::tokens(mask));
         let logits = forward(model.config(), &mut executor, tokens, &mask)
             .map_err(|error| self.keys.explain(error.into()))?;

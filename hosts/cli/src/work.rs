@@ -5,9 +5,7 @@ use crate::model::PlainLogits;
 use crate::rings::Rings;
 use crate::sentences::{Naming, Sentence};
 use std::path::{Path, PathBuf};
-use veilformer::approx::Approximation;
-use veilformer::transformer::slots;
-use veilformer::transformer::{Config, Parameter, Projection, Site};
+use veilformer::transformer::{Config, Parameter, Projection};
 use veilformer_engine::{Degrees, Places, TrainedPlaces, stream_bound};
 use veilformer_plain::data::Task;
 use veilformer_plain::executor::Functions;
@@ -15,6 +13,7 @@ use veilformer_plain::model::{FILES, Model, Reached};
 use veilformer_plain::parameters::Parameters as Weights;
 use veilformer_plain::run::{Example, observe};
 use veilformer_plain::sites::{Approximations, Ranges};
+use veilformer_plain::slots::Weights as View;
 use veilformer_plain::tiny;
 use veilformer_plain::tokenizer::Tokenizer;
 use xxhash_rust::xxh3::Xxh3;
@@ -134,7 +133,7 @@ impl Work {
 
     /// What the encrypted executor could not run is refused by everybody who touches the model.
     fn check(&self) -> Result<(), Failure> {
-        stream_bound(self).map(drop).map_err(|error| Failure::new(Exit::BadFile, error.to_string()))
+        stream_bound(&self.view()).map(drop).map_err(|error| Failure::new(Exit::BadFile, error.to_string()))
     }
 
     /// The same function with LoRA's matrices multiplied into the projections they adapt: what a server runs that has
@@ -166,6 +165,11 @@ impl Work {
         self
     }
 
+    /// As executors take it.
+    pub(crate) fn view(&self) -> View<'_> {
+        View { config: &self.config, parameters: &self.weights, approximations: &self.approximations }
+    }
+
     /// Whether there is a score instead of classes.
     pub(crate) fn naming(&self) -> Naming {
         Naming::of(self.task)
@@ -188,7 +192,7 @@ impl Work {
             input: of_tokens(self.config.width)?,
             mask: of_tokens(self.config.heads * length)?,
             target,
-            input_scale: rings.message_scale() / stream_bound(self)?,
+            input_scale: rings.message_scale() / stream_bound(&self.view())?,
             target_scale: rings.message_scale(),
         })
     }
@@ -257,29 +261,6 @@ pub(crate) struct BatchPlaces {
     pub(crate) target: Places,
     pub(crate) input_scale: f64,
     pub(crate) target_scale: f64,
-}
-
-impl slots::Model for Work {
-    fn config(&self) -> &Config {
-        &self.config
-    }
-
-    fn weight(&self, parameter: Parameter, row: usize, column: usize) -> f64 {
-        let columns = parameter.shape(&self.config).columns;
-        self.weights.get(parameter).get(row * columns + column).copied().unwrap_or(0.0)
-    }
-
-    fn approximation(&self, site: Site) -> Option<Approximation<'_>> {
-        self.approximations.get(site)
-    }
-
-    fn gradient_bound(&self, site: Site) -> Option<f64> {
-        self.approximations.gradient_bound(site)
-    }
-
-    fn adapter_gradient_bound(&self, layer: usize) -> Option<f64> {
-        self.approximations.adapter_gradient_bound(layer)
-    }
 }
 
 #[cfg(test)]

@@ -5,12 +5,12 @@ use crate::args::named;
 use crate::client::{Client, RELEASES};
 use crate::exit::Failure;
 use crate::job::Job;
-use crate::model::{LoadedModel, SentenceArgs, pack, unpack};
-use crate::sentences::Sentence;
+use crate::model::{LoadedModel, pack, shipped_sentences, unpack};
 use crate::server::Server;
 use std::time::Instant;
 use veilformer::ckks::{Parameters, PrecisionStats};
 use veilformer_multicore::Multicore;
+use veilformer_plain::run::Example;
 
 pub(super) const NAME: &str = "infer/veil-mini";
 const SET: &str = "n16/boot";
@@ -19,7 +19,7 @@ pub(super) fn measure(setting: &Setting) -> Result<Figure, Failure> {
     let model = LoadedModel::load(None)?;
     let parameters = named(SET)?;
     let job = Job::new(&parameters, &model)?;
-    let sentences = SentenceArgs::default().read(&model, job.layout.batch())?;
+    let sentences = shipped_sentences(&model, job.layout.batch())?;
     let (mut times, mut last) = (Vec::new(), None);
     for _ in 0..setting.runs.unwrap_or(1) {
         let answer = infer(&model, &parameters, &job, &sentences, setting.threads)?;
@@ -31,7 +31,7 @@ pub(super) fn measure(setting: &Setting) -> Result<Figure, Failure> {
     figure.bootstraps = Some(job.plan.refreshes);
     if let Some(answer) = last {
         let flat = |rows: Vec<Vec<f64>>| rows.into_iter().flatten().collect::<Vec<f64>>();
-        let expected = flat(model.plain_logits(&sentences)?.polynomial);
+        let expected = flat(model.polynomial_logits(&sentences)?);
         let limb = 8 * parameters.degree() as u64;
         figure = figure
             .precise(PrecisionStats::of_slices(&expected, &flat(answer.logits)))
@@ -51,7 +51,7 @@ fn infer(
     model: &LoadedModel,
     parameters: &Parameters,
     job: &Job,
-    sentences: &[Sentence],
+    sentences: &[Example],
     threads: usize,
 ) -> Result<Answer, Failure> {
     let accelerator = Multicore::new(parameters.chain(), threads, job.server_limbs(threads))?;
@@ -69,7 +69,7 @@ fn infer(
         let tokens = client.encrypt(&public, &tokens, job.input_level)?;
         let mask = client.encrypt(&public, &mask, job.mask_level)?;
         let start = Instant::now();
-        let logits = server.infer(model, tokens, mask, |_| ())?;
+        let logits = server.infer(model, tokens, mask)?;
         let seconds = start.elapsed().as_secs_f64();
         let values = client.decrypt(&secret, &logits)?;
         let logits = unpack(model, &job.layout, &values, sentences.len());

@@ -20,6 +20,7 @@ use std::time::Instant;
 use veilformer::ckks::Ciphertext;
 use veilformer::transformer::{AdamWHe, Loss};
 use veilformer_engine::{Algebra, Engine, Moment, Watched};
+use veilformer_plain::slots::Weights as View;
 use veilformer_plain::tiny;
 
 #[derive(Debug, clap::Args)]
@@ -80,7 +81,7 @@ impl RecipeArgs {
         let paper = AdamWHe::paper(rate, epsilon);
         let optimizer = AdamWHe { weight_decay: self.weight_decay, ..paper };
         optimizer.validate().map_err(|error| Failure::new(Exit::Usage, error.to_string()))?;
-        let least = veilformer_engine::least_epsilon(work)?;
+        let least = veilformer_engine::least_epsilon(&work.view())?;
         if epsilon < least {
             let message = format!(
                 "ε is {epsilon}; the model's polynomial of 1/√(1 + v/ε) serves {least:.1e} and above: raise --epsilon, \
@@ -189,6 +190,7 @@ impl RingsWork for Training<'_> {
         let rings = &self.keys.rings;
         let bar = self.output.progress("fine-tune", 0);
         let operations = Cell::new(0);
+        let view = self.work.view();
         let kept = with_keys(rings, accelerators, &stores, |algebra| {
             let watched = Watched::new(algebra, |operation, moment| {
                 tracing::debug!(?operation, ?moment);
@@ -197,7 +199,7 @@ impl RingsWork for Training<'_> {
                     bar.inc(1);
                 }
             });
-            let mut engine = Engine::new(watched.until(self.stop), self.work, self.size)?;
+            let mut engine = Engine::new(watched.until(self.stop), &view, self.size)?;
             self.train(
                 &mut engine,
                 accelerators,
@@ -235,7 +237,7 @@ impl Training<'_> {
     /// Begins or goes on, to the last step. Returns the steps that were done before.
     fn train<A, G>(
         &self,
-        engine: &mut Engine<'_, G, Work>,
+        engine: &mut Engine<'_, G, View<'_>>,
         accelerators: [&A; 2],
         phases: &mut Phases,
         progress: &Progress<'_>,
@@ -290,7 +292,7 @@ impl Training<'_> {
 
     fn save<A, G>(
         &self,
-        engine: &Engine<'_, G, Work>,
+        engine: &Engine<'_, G, View<'_>>,
         step: u32,
         carrier: &mut Carrier<'_, A>,
     ) -> Result<u64, Failure>

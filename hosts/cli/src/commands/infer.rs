@@ -145,6 +145,7 @@ impl RingsWork for Inference<'_> {
         let (mut written, mut sentences) = (0, 0);
         let bar = self.output.progress("infer", 0);
         let operations = Cell::new(0);
+        let view = work.view();
         with_keys(rings, accelerators, &stores, |algebra| {
             let watched = Watched::new(algebra, |operation, moment| {
                 tracing::debug!(?operation, ?moment);
@@ -153,7 +154,7 @@ impl RingsWork for Inference<'_> {
                     bar.inc(1);
                 }
             });
-            let mut engine = Engine::new(watched, work, self.size)?;
+            let mut engine = Engine::new(watched, &view, self.size)?;
             if let Some(path) = &args.weights {
                 engine.set_trained(weights::load(path, work, rings, &mut big)?)?;
             }
