@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
-"""Pre-trains veil-tiny on a GPU (or a CPU): the recipe of `examples/pretrain.rs`, in PyTorch.
+"""Pre-trains veil-tiny on a GPU (or a CPU): the recipe of `veilformer pretrain`, in PyTorch.
 
-    python pretrain.py WORK OUT --steps 12000 --seed 1
+    python pretrain.py WORK OUT --steps 15000 --seed 1
 
-WORK is a folder in which `cargo run --release -p veilformer-plain --example pretrain` has prepared vocab.txt and corpus.u16.
-OUT gets the model folder: config.json, model.safetensors, vocab.txt. Needs torch and safetensors.
+WORK is a folder in which `veilformer pretrain --run WORK` has prepared vocab.txt and corpus.u16 (--stop-after 1 is enough).
+OUT gets the model folder: config.json, model.safetensors, vocab.txt; `veilformer calibrate` makes it ready for encryption.
+Needs torch and safetensors.
 """
 
 import argparse
@@ -27,6 +28,8 @@ BATCH, RATE, RISE, BETAS, DECAY, CLIP, SHARE, POSITION = 64, 3e-3, 0.1, (0.9, 0.
 # (low, high, weight): what penalties pull the arguments of a site into.
 NORM, KERNEL, GATE = (0.9, 2.2, 4.0), (-6.0, 0.0, 2.0), (-3.0, 3.0, 2.0)
 SHORTEST, END_AT_LINE = 8, 1 / 3
+# Pieces of a sequence, hidden or not, that its token 0 predicts.
+OF_ALL = 8
 
 
 def random_weights(vocabulary, generator):
@@ -139,11 +142,10 @@ def masked(stream, stretches, mask_piece, vocabulary, random):
         tokens[i, 1 : 1 + len(pieces)] = pieces
         mask[i, : 1 + len(pieces)] = 1
         hide = 1 + numpy.flatnonzero((random.random(len(pieces)) < SHARE) & (pieces != SEPARATOR))
-        if len(hide) == 0:
-            continue
-        hidden = tokens[i, hide].copy()
-        rows += [i * length, *(i * length + hide)]
-        targets += [random.choice(hidden), *hidden]
+        words = pieces[pieces != SEPARATOR]
+        drawn = random.choice(words, OF_ALL) if len(words) else []
+        rows += [*[i * length] * len(drawn), *(i * length + hide)]
+        targets += [*drawn, *tokens[i, hide]]
         kind = random.random(len(hide))
         tokens[i, hide[kind < 0.8]] = mask_piece
         swapped = hide[(kind >= 0.8) & (kind < 0.9)]
@@ -170,7 +172,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("work", type=Path)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--steps", type=int, default=12000)
+    parser.add_argument("--steps", type=int, default=15000)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     arguments = parser.parse_args()

@@ -167,3 +167,23 @@ pub(crate) fn file_of(folder: &Path, index: usize) -> PathBuf {
 pub(crate) fn files_in(path: &Path) -> Result<Vec<PathBuf>, Failure> {
     numbered(path, NAME)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_is_believed_within_its_bound_only() {
+        let opened = |stray, reach| Opened { logits: Vec::new(), stray, reach };
+        for (stray, reach, escaped) in [
+            (0.0, 0.5, false),
+            (0.9 * STRAY, 1.0, false),
+            (1.1 * STRAY, 0.5, true),
+            (0.0, 1.0 + 1.1 * STRAY, true),
+            (f64::NAN, 0.5, true),
+            (0.0, f64::INFINITY, true),
+        ] {
+            assert_eq!(opened(stray, reach).is_escaped(), escaped, "{stray}, {reach}");
+        }
+    }
+}

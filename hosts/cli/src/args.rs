@@ -1,6 +1,8 @@
 //! The command line.
 
-use crate::commands::{decrypt, demo, encrypt, evaluate, finetune, infer, inspect, keygen, plan};
+use crate::commands::{
+    calibrate, decrypt, demo, encrypt, evaluate, finetune, infer, inspect, keygen, plan, pretrain, rehearse,
+};
 use crate::exit::{EXIT_CODES, Exit, Failure};
 use std::str::FromStr;
 use veilformer::ckks::{Parameters, ParametersLiteral};
@@ -30,6 +32,10 @@ pub(crate) struct Global {
 pub(crate) enum Command {
     /// The whole story in one process: keys, encryption, the model under encryption, decryption
     Demo(demo::Args),
+    /// Make an encoder from public text, in the clear
+    Pretrain(pretrain::Args),
+    /// Fit a model's polynomials to sentences, in the clear
+    Calibrate(calibrate::Args),
     /// Client: make a secret key, a public key, and the server's evaluation keys
     Keygen(keygen::Args),
     /// Client: tokenise, embed and encrypt sentences
@@ -42,6 +48,8 @@ pub(crate) enum Command {
     Decrypt(decrypt::Args),
     /// Client: decrypt all answers of a data set and score them by the task's metric
     Evaluate(evaluate::Args),
+    /// Client: what fine-tuning would reach, or did, by the same steps in the clear
+    Rehearse(rehearse::Args),
     /// What a run will need: levels, keys, memory, time
     Plan(plan::Args),
     /// What a file holds, from its headers; never anything secret
@@ -62,6 +70,12 @@ impl Threads {
     pub(crate) fn count(self) -> usize {
         let cores = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         self.threads.map_or_else(cores, usize::from)
+    }
+
+    /// They, for work in the clear.
+    pub(crate) fn pool(self) -> Result<rayon::ThreadPool, Failure> {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(self.count()).build();
+        pool.map_err(|error| Failure::new(Exit::Resources, error.to_string()))
     }
 }
 

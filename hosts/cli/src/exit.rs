@@ -11,7 +11,9 @@ use veilformer_multicore::SetupError;
 use veilformer_plain::data::DataError;
 use veilformer_plain::executor::PlainError;
 use veilformer_plain::model::ModelError;
+use veilformer_plain::pretrain::PretrainError;
 use veilformer_plain::tokenizer::TokenizerError;
+use veilformer_plain::train::TrainError;
 
 /// What the process tells its caller. Part of the interface: numbers never change meaning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -170,6 +172,19 @@ impl From<SlotError> for Failure {
     }
 }
 
+impl From<PretrainError> for Failure {
+    fn from(error: PretrainError) -> Self {
+        let exit = match &error {
+            PretrainError::Diverged { .. } => Exit::Failure,
+            _ => Exit::BadFile,
+        };
+        match error {
+            PretrainError::File { path, source } => Self::from(source).during(path.display()),
+            error => Self::new(exit, error.to_string()),
+        }
+    }
+}
+
 /// Errors that mean the same wherever they come from.
 macro_rules! always {
     ($($error:ty => $exit:ident),* $(,)?) => {$(
@@ -187,6 +202,7 @@ always! {
     TokenizerError => BadFile,
     ConfigError => BadFile,
     PlainError => Failure,
+    TrainError => Failure,
     SetupError => Failure,
     OffloadError => Failure,
     serde_json::Error => Failure,
@@ -211,7 +227,7 @@ mod tests {
 
     #[test]
     fn the_help_lists_every_code() {
-        for code in 1..=Exit::Escaped as u8 {
+        for code in 1..=Exit::Stopped as u8 {
             assert!(EXIT_CODES.contains(&format!("\n  {code}  ")), "{code}");
         }
     }

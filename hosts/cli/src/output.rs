@@ -105,6 +105,18 @@ pub(crate) fn shorten(text: &str, most: usize) -> String {
     short
 }
 
+/// 1 batch, 2 batches: nouns in -ch get -es.
+pub(crate) fn count(number: usize, noun: &str) -> String {
+    let ending = if number == 1 {
+        ""
+    } else if noun.ends_with("ch") {
+        "es"
+    } else {
+        "s"
+    };
+    format!("{number} {noun}{ending}")
+}
+
 /// 1.5 GiB.
 pub(crate) fn bytes(count: u64) -> String {
     let mut value = count as f64;

@@ -22,8 +22,11 @@ use xxhash_rust::xxh3::Xxh3;
 const SHIPPED: [&[u8]; 3] = [
     include_bytes!("../assets/veil-tiny/config.json"),
     include_bytes!("../assets/veil-tiny/model.safetensors"),
-    include_bytes!("../assets/veil-tiny/vocab.txt"),
+    SHIPPED_VOCABULARY.as_bytes(),
 ];
+
+/// Its word pieces.
+pub(crate) const SHIPPED_VOCABULARY: &str = include_str!("../assets/veil-tiny/vocab.txt");
 
 /// Names of tasks on the command line.
 const TASKS: [(&str, Task); 6] = [

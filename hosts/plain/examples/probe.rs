@@ -1,4 +1,4 @@
-//! Prints the probe loss of a pre-trained model: what `pretrain.py` and `examples/pretrain.rs` print when they are done.
+//! Prints the probe loss of a pre-trained model: what `pretrain.py` and `veilformer pretrain` print when they are done.
 //!
 //! `cargo run --release -p veilformer-plain --example probe -- MODEL WORK`
 //! where WORK is the folder the model was pre-trained in.

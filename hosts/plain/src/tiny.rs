@@ -50,7 +50,7 @@ pub fn recipe(mask: u32, vocabulary: u32, steps: u64, seed: u64) -> Recipe {
         epsilon: 1e-8,
         weight_decay: 0.01,
         clip: 0.5,
-        masking: Masking { share: 0.25, mask, vocabulary },
+        masking: Masking { share: 0.25, mask, vocabulary, first: 8 },
         seed,
     }
 }
@@ -68,7 +68,11 @@ const TANH: f64 = 4.5;
 ///
 /// # Errors
 /// [`TrainError::NoData`] without sequences; what the executor or the fit says.
-pub fn calibrate(model: &mut Model, sequences: &[Sequence]) -> Result<(), TrainError> {
+pub fn calibrate(
+    model: &mut Model,
+    sequences: &[Sequence],
+    budget: impl Fn(Site) -> Budget,
+) -> Result<(), TrainError> {
     if sequences.is_empty() {
         return Err(TrainError::NoData);
     }

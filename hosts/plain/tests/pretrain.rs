@@ -162,7 +162,7 @@ fn loss_and_gradients_are_the_plain_executors() {
 const VOCABULARY: &str = "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\na\nb\nc\nd\ne\n.";
 
 fn masking(share: f64) -> Masking {
-    Masking { share, mask: 4, vocabulary: 11 }
+    Masking { share, mask: 4, vocabulary: 11, first: 3 }
 }
 
 #[test]
@@ -183,22 +183,26 @@ fn segments_cover_the_stream_once() {
     assert_eq!(last.0 as usize + usize::from(last.1), stream.len());
 
     let batch = masking(0.5).batch(&stream, &cut, 24, &mut Random::new(1, 0));
-    for (&(start, taken), (tokens, &used)) in cut.iter().zip(batch.tokens.chunks(24).zip(&batch.used)) {
+    for (&(_, taken), (tokens, &used)) in cut.iter().zip(batch.tokens.chunks(24).zip(&batch.used)) {
         assert_eq!(tokens[0], FIRST);
         assert!(used == 1 + usize::from(taken) || used == usize::from(taken));
         assert!(tokens[used..].iter().all(|&t| t == PAD));
-        let _ = start;
     }
-    let (mut hidden, mut shown) = (0, 0);
+    let (mut hidden, mut shown, mut drawn) = (0, 0, 0);
     for &(row, target) in &batch.predictions {
-        if row % 24 > 0 {
-            let (start, _) = cut[row / 24];
+        let (start, taken) = cut[row / 24];
+        if row % 24 == 0 {
+            let pieces = &stream[start as usize..][..usize::from(taken)];
+            assert!(target != SEPARATOR && pieces.contains(&(target as u16)));
+            drawn += 1;
+        } else {
             assert_eq!(target, u32::from(stream[start as usize + row % 24 - 1]));
             hidden += usize::from(batch.tokens[row] == 4);
             shown += usize::from(batch.tokens[row] == target);
         }
     }
     assert!(hidden > 2 * shown && shown > 0, "{hidden} {shown}");
+    assert_eq!(drawn, 3 * cut.len());
 }
 
 fn recipe() -> Recipe {

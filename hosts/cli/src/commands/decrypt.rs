@@ -22,14 +22,21 @@ use veilformer_multicore::Multicore;
 /// What `decrypt` and `evaluate` read.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Input {
+    #[command(flatten)]
+    pub(crate) opening: Opening,
+    /// The server's answer, or a folder of them
+    #[arg(long = "in", value_name = "FILE|DIR")]
+    pub(crate) input: PathBuf,
+}
+
+/// What it takes to read what is encrypted.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Opening {
     /// The secret key
     #[arg(long, value_name = "FILE")]
     pub(crate) secret: PathBuf,
     #[command(flatten)]
     pub(crate) model: ModelArgs,
-    /// The server's answer, or a folder of them
-    #[arg(long = "in", value_name = "FILE|DIR")]
-    pub(crate) input: PathBuf,
     /// The encrypted weights that the server was given, to compare with the model they make
     #[arg(long, value_name = "FILE")]
     pub(crate) weights: Option<PathBuf>,
@@ -138,14 +145,14 @@ impl Release<'_> {
 /// Reads the secret key, and hands over what opens answers and the work they are of, with the weights that the server
 /// was given, where it was given any.
 pub(crate) fn with_opener<R: Send>(
-    input: &Input,
+    opening: &Opening,
     open_and: impl FnOnce(Opener<'_>, Work) -> Result<R, Failure> + Send,
 ) -> Result<R, Failure> {
-    let (path, mut work) = (&input.secret, Work::load(&input.model)?);
+    let (path, mut work) = (&opening.secret, Work::load(&opening.model)?);
     let (mut file, parameters) = open(path)?;
     let rings = Rings::new(parameters)?;
-    let threads = input.threads.count();
-    let held = input.weights.as_ref().map_or(Ok(0), |_| weights::limbs(&work, &rings))?;
+    let threads = opening.threads.count();
+    let held = opening.weights.as_ref().map_or(Ok(0), |_| weights::limbs(&work, &rings))?;
     let accelerators = [
         Multicore::new(rings.big.chain(), threads, Client::limbs(&rings.big) + held)?,
         Multicore::new(rings.small.chain(), threads, Client::limbs(&rings.small))?,
@@ -155,7 +162,7 @@ pub(crate) fn with_opener<R: Send>(
         let (secret, budget) = client.read_secret(&mut file).in_file(path)?;
         file.finish().in_file(path)?;
         let small = secret.small_ring(&accelerators[1], &rings.small, &mut vec![0; rings.small.degree()])?;
-        if let Some(path) = &input.weights {
+        if let Some(path) = &opening.weights {
             let mut carrier = Carrier::new(&accelerators[0], &rings.big, secret.tag());
             let weights = weights::load(path, &work, &rings, &mut carrier)?;
             work = weights::decrypt(&mut client, &secret, work, &rings, &weights)?;
@@ -226,12 +233,12 @@ fn sentences_of<'s>(part: &Part, all: &'s [Sentence]) -> Result<&'s [Sentence], 
 }
 
 pub(crate) fn run(args: &Args, output: Output) -> Result<(), Failure> {
-    let input = &args.input;
-    with_opener(input, |mut opener, work| {
+    let Input { opening, input } = &args.input;
+    with_opener(opening, |mut opener, work| {
         let sentences = if args.sentences.is_given() { Some(args.sentences.read(&work)?) } else { None };
         let report = Released { releases_left: 0, logit_deviation: 0.0 };
-        let mut release = Release { path: &input.secret, drowned: args.drowned, report };
-        let parts = opener.open_for(&input.input, &work, args.release.then_some(&mut release))?;
+        let mut release = Release { path: &opening.secret, drowned: args.drowned, report };
+        let parts = opener.open_for(input, &work, args.release.then_some(&mut release))?;
         if args.release {
             let Released { releases_left, logit_deviation } = release.report;
             output.json(&release.report)?;

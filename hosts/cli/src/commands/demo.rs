@@ -1,25 +1,27 @@
 //! `demo`: the whole story in one go, by the commands that it shows. Client and server share nothing but files.
 
-use super::decrypt::{Input, with_opener};
-use super::report::Agreement;
+use super::decrypt::{Opening, with_opener};
+use super::report::{Agreement, same_class};
 use super::{finetune, infer};
 use crate::args::{Args as Line, Command, Threads, named};
 use crate::exit::{Exit, Failure, InFile};
 use crate::forecast::{Forecast, forecast, rates};
-use crate::output::{Output, Phases, Table, bytes, peak_memory, seconds, shorten};
+use crate::output::{Output, Phases, Table, bytes, count, peak_memory, seconds, shorten};
+use crate::run::Asked;
 use crate::sentences::{SHIPPED_SENTENCES, Sentence, TextArgs};
+use crate::twin::Twin;
 use crate::typical::Typical;
 use crate::work::{ModelArgs, Work};
 use clap::Parser;
 use serde::Serialize;
 use std::fs;
 use std::path::PathBuf;
-use veilformer::transformer::Trainable;
+use veilformer::transformer::AdamWHe;
 use veilformer_engine::plan::Job;
 use veilformer_plain::data::Task;
 use veilformer_plain::executor::Functions;
-use veilformer_plain::finetune::{FineTuner, Recipe};
-use veilformer_plain::run::{Example, observe};
+use veilformer_plain::run::observe;
+use veilformer_plain::tiny;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -110,20 +112,22 @@ pub(crate) fn run(args: &Args, output: Output) -> Result<(), Failure> {
     let logits = [story.decrypt("before")?, story.decrypt("after")?];
     phases.end("decrypt");
 
+    let twin = Twin::new(&work, story.asked(), &sentences, sentences.len());
     let [exact, polynomial] = [Functions::Exact, Functions::Polynomial(&work.approximations)]
-        .map(|functions| twin(&work, &sentences, functions, args.steps));
+        .map(|functions| logits_of(&twin, functions));
     let (exact, polynomial) = (exact?, polynomial?);
     let rows = rows(&work, &sentences, &logits, &exact, &polynomial);
     rows.iter().try_for_each(|row| output.json(row))?;
     output.say(table(&work, &sentences, &rows));
+    let same = |when: usize| same_class(work.naming(), &logits[when], &exact[when]).unwrap_or_default();
     let loss = |logits: &[Vec<f64>]| mean_loss(&work, &sentences, logits);
     let report = Report {
         steps: args.steps,
         loss_before: loss(&logits[0]),
         loss_after: loss(&logits[1]),
         exact_loss_after: loss(&exact[1]),
-        same_class_before: same_class(&logits[0], &exact[0]),
-        same_class_after: same_class(&logits[1], &exact[1]),
+        same_class_before: same(0),
+        same_class_after: same(1),
         planned_infer_s: of_infer.seconds(),
         infer_s: [before_s, after_s],
         planned_step_s: of_step.seconds(),
@@ -195,6 +199,12 @@ impl Story<'_> {
         TextArgs::of_file(path).read(work)
     }
 
+    /// What `finetune` is asked for.
+    fn asked(&self) -> Asked {
+        let (rate, epsilon) = tiny::constants(Task::Sst2);
+        Asked { steps: self.args.steps, optimizer: AdamWHe::paper(rate, epsilon) }
+    }
+
     /// What inference and a step will take.
     fn plans(&self) -> Result<[Forecast; 2], Failure> {
         let (parameters, threads) = (named(PARAMETERS)?, self.args.threads.count());
@@ -203,9 +213,7 @@ impl Story<'_> {
             let model = Typical::load(None, Some(Task::Sst2), rank)?;
             forecast(&parameters, &model, self.args.sentences.into(), job, threads, &rates)
         };
-        let (rate, epsilon) = veilformer_plain::tiny::constants(Task::Sst2);
-        let optimizer = veilformer::transformer::AdamWHe::paper(rate, epsilon);
-        Ok([plan(0, &Job::Inference)?, plan(2, &Job::Step(optimizer))?])
+        Ok([plan(0, &Job::Inference)?, plan(2, &Job::Step(self.asked().optimizer))?])
     }
 
     /// Evaluation keys alone go where the server reads.
@@ -222,15 +230,14 @@ impl Story<'_> {
 
     /// The logits of an answer.
     fn decrypt(&self, name: &str) -> Result<Vec<Vec<f64>>, Failure> {
-        let input = Input {
+        let opening = Opening {
             secret: self.folder.join("client").join(super::SECRET_KEY),
             model: ModelArgs::shipped(),
-            input: self.folder.join(name),
             weights: None,
             threads: self.args.threads,
         };
-        with_opener(&input, |mut opener, work| {
-            let parts = opener.open(&input.input, &work)?;
+        with_opener(&opening, |mut opener, work| {
+            let parts = opener.open(&self.folder.join(name), &work)?;
             super::decrypt::check_escapes(&parts)?;
             Ok(parts.into_iter().flat_map(|part| part.opened.logits).collect())
         })
@@ -238,27 +245,11 @@ impl Story<'_> {
 }
 
 /// Logits of the model in the clear, before and after the same steps.
-fn twin(
-    work: &Work,
-    sentences: &[Sentence],
-    functions: Functions<'_>,
-    steps: u32,
-) -> Result<[Vec<Vec<f64>>; 2], Failure> {
-    let examples: Vec<Example> = sentences.iter().map(|sentence| sentence.example.clone()).collect();
-    let (rate, epsilon) = veilformer_plain::tiny::constants(work.task);
-    let recipe = Recipe {
-        trained: Trainable::Adapters,
-        optimizer: veilformer::transformer::AdamWHe::paper(rate, epsilon),
-        steps,
-        functions,
-        noise: None,
-    };
-    let before = observe(&work.config, &work.weights, &examples, functions)?.logits;
-    let mut tuner = FineTuner::new(&work.config, work.weights.clone(), recipe);
-    for _ in 0..steps {
-        tuner.step(&examples)?;
-    }
-    Ok([before, observe(&work.config, tuner.parameters(), &examples, functions)?.logits])
+fn logits_of(twin: &Twin<'_>, functions: Functions<'_>) -> Result<[Vec<Vec<f64>>; 2], Failure> {
+    let config = &twin.work.config;
+    let logits = |weights| observe(config, weights, &twin.batches[0], functions).map(|seen| seen.logits);
+    let trained = twin.train(functions, None, || ())?;
+    Ok([logits(&twin.work.weights)?, logits(&trained.weights)?])
 }
 
 fn rows(
@@ -327,11 +318,6 @@ fn mean_loss(work: &Work, sentences: &[Sentence], logits: &[Vec<f64>]) -> f64 {
     losses.sum::<f64>() / logits.len().max(1) as f64
 }
 
-fn same_class(a: &[Vec<f64>], b: &[Vec<f64>]) -> f64 {
-    let best = crate::model::best;
-    a.iter().zip(b).filter(|(a, b)| best(a) == best(b)).count() as f64 / a.len().max(1) as f64
-}
-
 impl Report {
     fn describe(&self) -> String {
         let mut plan = Table::new(&["", ">planned", ">measured"]);
@@ -347,12 +333,12 @@ impl Report {
         let phases: Vec<String> =
             self.phases.iter().map(|(name, time)| format!("{name} {}", seconds(*time))).collect();
         format!(
-            "{}\nmean loss {:.4} before, {:.4} after {} steps ({:.4} exactly); same class as the exact model for {:.0} % \
+            "{}\nmean loss {:.4} before, {:.4} after {} ({:.4} exactly); same class as the exact model for {:.0} % \
              and {:.0} %\n{} in all: {}\nparameters {PARAMETERS}: 128-bit classical security",
             plan.render(),
             self.loss_before,
             self.loss_after,
-            self.steps,
+            count(self.steps as usize, "step"),
             self.exact_loss_after,
             100.0 * self.same_class_before,
             100.0 * self.same_class_after,

@@ -6,7 +6,7 @@ use crate::batch::{self, Sealer};
 use crate::client::Client;
 use crate::exit::{Exit, Failure, InFile};
 use crate::files::{NewFile, Readers, check_free};
-use crate::output::{Output, bytes};
+use crate::output::{Output, bytes, count};
 use crate::rings::{Carrier, Rings};
 use crate::sentences::TextArgs;
 use crate::weights;
@@ -115,10 +115,11 @@ pub(crate) fn run(args: &Args, output: Output) -> Result<(), Failure> {
     let batches = files.len();
     output.json(&Report { sentences: sentences.len(), batches, batch: size, labelled, bytes: written })?;
     output.say(format!(
-        "{}  {}  {} sentences in {batches} batches of {size}{}",
+        "{}  {}  {} in {} of {size}{}",
         args.out.display(),
         bytes(written),
-        sentences.len(),
+        count(sentences.len(), "sentence"),
+        count(batches, "batch"),
         if labelled { ", with their labels" } else { "" },
     ));
     Ok(())

@@ -1,11 +1,10 @@
 //! `evaluate`: the client scores a whole data set's answers.
 
 use super::decrypt::{Input, Part, check_escapes, with_opener};
-use super::report::Agreement;
+use super::report::{Agreement, same_class};
 use crate::exit::{Exit, Failure};
-use crate::model::best;
-use crate::output::{Output, Table};
-use crate::sentences::{Naming, Sentence, TextArgs};
+use crate::output::{Output, Table, count};
+use crate::sentences::{Sentence, TextArgs};
 use serde::Serialize;
 use veilformer::transformer::Config;
 use veilformer_plain::metrics::Metric;
@@ -110,8 +109,8 @@ fn all_logits(parts: &[Part], sentences: &[Sentence]) -> Result<Vec<Vec<f64>>, F
 }
 
 pub(crate) fn run(args: &Args, output: Output) -> Result<(), Failure> {
-    let input = &args.input;
-    with_opener(input, |mut opener, work| {
+    let Input { opening, input } = &args.input;
+    with_opener(opening, |mut opener, work| {
         let sentences = args.sentences.read(&work)?;
         let labels = sentences.iter().map(|s| s.label.map(f64::from)).collect::<Option<Vec<f64>>>();
         let labels = labels.ok_or_else(|| {
@@ -120,7 +119,7 @@ pub(crate) fn run(args: &Args, output: Output) -> Result<(), Failure> {
                 "sentences without labels cannot be scored; pass --file instead of --text",
             )
         })?;
-        let mut parts = opener.open(&input.input, &work)?;
+        let mut parts = opener.open(input, &work)?;
         if args.by_step {
             parts.sort_by(|a, b| a.path.cmp(&b.path));
             return by_step(&parts, &work.config, Metric::of(work.task), &labels, output);
@@ -131,11 +130,7 @@ pub(crate) fn run(args: &Args, output: Output) -> Result<(), Failure> {
             tracing::warn!("in the clear, too, a sentence drives {site:?} outside its polynomial's interval");
         }
         let metric = Metric::of(work.task);
-        let same = |other: &[Vec<f64>]| {
-            let pairs = encrypted.iter().zip(other);
-            let share = pairs.filter(|(a, b)| best(a) == best(b)).count() as f64 / encrypted.len() as f64;
-            (work.naming() != Naming::Score).then_some(share)
-        };
+        let same = |other: &[Vec<f64>]| same_class(work.naming(), &encrypted, other);
         let report = Report {
             task: work.task.folder(),
             metric: format!("{metric:?}").to_lowercase(),
@@ -170,6 +165,7 @@ impl Report {
             let [mean, min] = bits(agreement);
             table.row(vec![name.into(), format!("{score:.4}"), share(same), mean, min]);
         }
-        format!("{}{} sentences of {} in {} answers", table.render(), self.sentences, self.task, self.answers)
+        let (sentences, answers) = (count(self.sentences, "sentence"), count(self.answers, "answer"));
+        format!("{}{sentences} of {} in {answers}", table.render(), self.task)
     }
 }

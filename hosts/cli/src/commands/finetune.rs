@@ -5,21 +5,20 @@ use crate::args::{Size, Threads};
 use crate::backend::{BackendArgs, RingsWork, ServerAccelerator, with_rings};
 use crate::batch::{self, Batch};
 use crate::exit::{Exit, Failure};
-use crate::output::{Output, Phases, bytes, peak_memory, seconds};
+use crate::output::{Output, Phases, bytes, count, peak_memory, seconds};
+use crate::progress::Progress;
 use crate::rings::Carrier;
 use crate::run::{Asked, Recipe, RunFolder};
 use crate::serve::{ServerKeys, with_keys};
 use crate::stop;
 use crate::work::{ModelArgs, Work};
-use indicatif::ProgressBar;
 use serde::Serialize;
-use std::cell::Cell;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 use veilformer::ckks::Ciphertext;
 use veilformer::transformer::{AdamWHe, Loss};
-use veilformer_engine::{Algebra, Engine, Moment, Watched};
+use veilformer_engine::{Algebra, Engine, Watched};
 use veilformer_plain::slots::Weights as View;
 use veilformer_plain::tiny;
 
@@ -155,9 +154,9 @@ pub(super) fn carry_out(args: &Args, output: Output) -> Result<Report, Failure> 
     let report = with_rings(args.backend, parameters, threads, limbs, training)?;
     output.json(&report)?;
     output.say(format!(
-        "{}  the weights after {} steps, for `infer --weights`\n{} keys, {} loads, loaded in {}, trained in {}, peak memory {}",
+        "{}  the weights after {}, for `infer --weights`\n{} keys, {} loads, loaded in {}, trained in {}, peak memory {}",
         report.checkpoint.display(),
-        report.steps,
+        count(report.steps as usize, "step"),
         report.keys,
         report.key_loads,
         seconds(report.load_s),
@@ -188,26 +187,14 @@ impl RingsWork for Training<'_> {
         let threads = accelerators[0].host().threads();
         let stores = self.keys.load(accelerators, self.room, threads, self.output)?;
         let rings = &self.keys.rings;
-        let bar = self.output.progress("fine-tune", 0);
-        let operations = Cell::new(0);
+        let progress = Progress::new(self.output, "fine-tune");
         let view = self.work.view();
         let kept = with_keys(rings, accelerators, &stores, |algebra| {
-            let watched = Watched::new(algebra, |operation, moment| {
-                tracing::debug!(?operation, ?moment);
-                if moment == Moment::End {
-                    operations.set(operations.get() + 1);
-                    bar.inc(1);
-                }
-            });
+            let watched = Watched::new(algebra, progress.observer());
             let mut engine = Engine::new(watched.until(self.stop), &view, self.size)?;
-            self.train(
-                &mut engine,
-                accelerators,
-                &mut phases,
-                &Progress { bar: &bar, operations: &operations },
-            )
+            self.train(&mut engine, accelerators, &mut phases, &progress)
         })?;
-        bar.finish_and_clear();
+        progress.finish();
         phases.end("train");
         let loads = stores.iter().map(|store| store.loads().count).sum();
         let (_, checkpoint) =
@@ -227,12 +214,6 @@ impl RingsWork for Training<'_> {
     }
 }
 
-/// How far a step came.
-struct Progress<'p> {
-    bar: &'p ProgressBar,
-    operations: &'p Cell<u64>,
-}
-
 impl Training<'_> {
     /// Begins or goes on, to the last step. Returns the steps that were done before.
     fn train<A, G>(
@@ -240,7 +221,7 @@ impl Training<'_> {
         engine: &mut Engine<'_, G, View<'_>>,
         accelerators: [&A; 2],
         phases: &mut Phases,
-        progress: &Progress<'_>,
+        progress: &Progress,
     ) -> Result<u32, Failure>
     where
         A: ServerAccelerator,
@@ -266,7 +247,7 @@ impl Training<'_> {
         phases.end("load");
         for step in done + 1..=steps {
             let start = Instant::now();
-            progress.operations.set(0);
+            progress.begin();
             let batch = Batch::read(&self.batches[recipe.batch_of(step)], work, rings, &mut big)?;
             let places = [batch.first, batch.sentences, batch.size];
             let outputs = engine
@@ -276,16 +257,11 @@ impl Training<'_> {
             answer.write(&self.folder.answer(step), work, rings, self.keys.owner, &mut small, true)?;
             let checkpoint_bytes = self.save(engine, step, &mut big)?;
             let (took, left) = (start.elapsed().as_secs_f64(), u64::from(steps - step));
-            // Steps are alike: the first that is done tells how long the others will take.
-            let of_step = progress.operations.get();
-            progress.bar.set_length(of_step * u64::from(steps - done));
-            progress.bar.set_position(of_step * u64::from(step - done));
+            progress.end((step - done) as usize, (steps - done) as usize);
             let told = StepDone { step, steps, sentences: places[1], seconds: took, checkpoint_bytes };
             self.output.json(&told)?;
             let left = seconds(took * left as f64);
-            progress.bar.suspend(|| {
-                self.output.say(format!("step {step} of {steps}  {}, {left} left", seconds(took)))
-            });
+            progress.say(self.output, format!("step {step} of {steps}  {}, {left} left", seconds(took)));
         }
         Ok(done)
     }

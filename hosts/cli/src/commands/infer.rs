@@ -6,16 +6,16 @@ use crate::backend::{BackendArgs, RingsWork, ServerAccelerator, with_rings};
 use crate::batch::{self, Batch};
 use crate::exit::{Exit, Failure, InFile};
 use crate::files::check_free;
-use crate::output::{Output, Phases, bytes, peak_memory, seconds};
+use crate::output::{Output, Phases, bytes, count, peak_memory, seconds};
+use crate::progress::Progress;
 use crate::rings::Carrier;
 use crate::serve::{ServerKeys, with_keys};
 use crate::weights;
 use crate::work::{ModelArgs, Work};
 use serde::Serialize;
-use std::cell::Cell;
 use std::fs;
 use std::path::PathBuf;
-use veilformer_engine::{Engine, Moment, Watched};
+use veilformer_engine::{Engine, Watched};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -89,11 +89,11 @@ pub(super) fn carry_out(args: &Args, output: Output) -> Result<Report, Failure> 
     let report = with_rings(args.backend, parameters, threads, limbs, inference)?;
     output.json(&report)?;
     output.say(format!(
-        "{}  {}  {} sentences in {} answers\n{} keys, {} loads in {}, model run in {}, peak memory {}",
+        "{}  {}  {} in {}\n{} keys, {} loads in {}, model run in {}, peak memory {}",
         args.out.display(),
         bytes(report.bytes),
-        report.sentences,
-        report.batches,
+        count(report.sentences, "sentence"),
+        count(report.batches, "answer"),
         report.keys,
         report.key_loads,
         seconds(report.key_loads_s),
@@ -143,37 +143,28 @@ impl RingsWork for Inference<'_> {
         let mut big = Carrier::new(accelerators[0], &rings.big, self.keys.owner);
         let mut small = Carrier::new(accelerators[1], &rings.small, self.keys.small_owner());
         let (mut written, mut sentences) = (0, 0);
-        let bar = self.output.progress("infer", 0);
-        let operations = Cell::new(0);
+        let progress = Progress::new(self.output, "infer");
         let view = work.view();
         with_keys(rings, accelerators, &stores, |algebra| {
-            let watched = Watched::new(algebra, |operation, moment| {
-                tracing::debug!(?operation, ?moment);
-                if moment == Moment::End {
-                    operations.set(operations.get() + 1);
-                    bar.inc(1);
-                }
-            });
+            let watched = Watched::new(algebra, progress.observer());
             let mut engine = Engine::new(watched, &view, self.size)?;
             if let Some(path) = &args.weights {
                 engine.set_trained(weights::load(path, work, rings, &mut big)?)?;
             }
             phases.end("load");
             for (index, (from, to)) in self.batches.iter().zip(&self.answers).enumerate() {
-                operations.set(0);
+                progress.begin();
                 let batch = Batch::read(from, work, rings, &mut big)?;
                 let places = [batch.first, batch.sentences, batch.size];
                 let logits = engine.infer(batch.into_sent())?;
                 let answer = Answer::of(&logits, places, accelerators[1])?;
                 written += answer.write(to, work, rings, self.keys.owner, &mut small, args.force)?;
                 sentences += places[1];
-                // All batches are alike, so the first tells how long the others will take.
-                bar.set_length(operations.get() * self.batches.len() as u64);
-                bar.set_position(operations.get() * (index as u64 + 1));
+                progress.end(index + 1, self.batches.len());
             }
             Ok(())
         })?;
-        bar.finish_and_clear();
+        progress.finish();
         phases.end("infer");
         let loads = stores.each_ref().map(|store| store.loads());
         Ok(Report {

@@ -1,5 +1,6 @@
 //! One file per command.
 
+pub(crate) mod calibrate;
 pub(crate) mod decrypt;
 pub(crate) mod demo;
 pub(crate) mod encrypt;
@@ -9,6 +10,8 @@ pub(crate) mod infer;
 pub(crate) mod inspect;
 pub(crate) mod keygen;
 pub(crate) mod plan;
+pub(crate) mod pretrain;
+pub(crate) mod rehearse;
 mod report;
 
 use crate::args::Command;
@@ -35,12 +38,15 @@ pub(crate) const EVALUATION_SMALL: &str = "evaluation-small.keys";
 pub(crate) fn dispatch(command: &Command, output: Output) -> Result<(), Failure> {
     match command {
         Command::Demo(args) => demo::run(args, output),
+        Command::Pretrain(args) => pretrain::run(args, output),
+        Command::Calibrate(args) => calibrate::run(args, output),
         Command::Keygen(args) => keygen::run(args, output),
         Command::Encrypt(args) => encrypt::run(args, output),
         Command::Finetune(args) => finetune::run(args, output),
         Command::Infer(args) => infer::run(args, output),
         Command::Decrypt(args) => decrypt::run(args, output),
         Command::Evaluate(args) => evaluate::run(args, output),
+        Command::Rehearse(args) => rehearse::run(args, output),
         Command::Plan(args) => plan::run(args, output),
         Command::Inspect(args) => inspect::run(args, output),
         Command::Bench(args) => crate::bench::run(args, output),

@@ -23,6 +23,12 @@ impl Agreement {
     }
 }
 
+/// Share of sentences for which two sets of logits name the same class; none of scores.
+pub(crate) fn same_class(naming: Naming, a: &[Vec<f64>], b: &[Vec<f64>]) -> Option<f64> {
+    let same = a.iter().zip(b).filter(|(a, b)| best(a) == best(b)).count();
+    (naming != Naming::Score && !a.is_empty()).then(|| same as f64 / a.len() as f64)
+}
+
 /// One sentence and what was made of it.
 #[derive(Serialize)]
 pub(crate) struct Row<'s> {
@@ -103,9 +109,7 @@ pub(crate) fn compare<'s>(
     let summary = Summary {
         sentences: encrypted.len(),
         accuracy: share(labelled().filter(|(a, b)| a == b).count(), labelled().count()),
-        same_class: plain.filter(|_| classes).and_then(|p| {
-            share(encrypted.iter().zip(&p.exact).filter(|(a, b)| best(a) == best(b)).count(), encrypted.len())
-        }),
+        same_class: plain.and_then(|p| same_class(naming, encrypted, &p.exact)),
         against_polynomial: plain.map(|p| Agreement::of(&p.polynomial, encrypted)),
         against_exact: plain.map(|p| Agreement::of(&p.exact, encrypted)),
     };

@@ -46,6 +46,7 @@ struct Named {
 }
 
 /// What a command line asks for beside the batches.
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Asked {
     pub(crate) steps: u32,
     pub(crate) optimizer: AdamWHe,

@@ -4,7 +4,7 @@ use rayon::prelude::*;
 
 use crate::pretrain::{Batch, PretrainError};
 use crate::random::Random;
-use crate::tokenizer::{FIRST, PAD, SEPARATOR, Tokenizer};
+use crate::tokenizer::{FIRST, PAD, SEPARATOR, Sequence, Tokenizer};
 
 /// The piece that stands for the one to be predicted; part of the full vocabulary.
 pub const MASK: &str = "[MASK]";
@@ -63,6 +63,18 @@ pub fn segments(stream: &[u16], length: usize, seed: u64, epoch: u64) -> Vec<(u3
     out
 }
 
+/// At most so many segments of a stream as sequences, nothing hidden: text to calibrate on.
+pub fn sequences(stream: &[u16], length: usize, most: usize) -> Vec<Sequence> {
+    let sequence = |&(start, taken): &(u32, u8)| {
+        let mut tokens = vec![FIRST];
+        tokens.extend(stream[start as usize..][..usize::from(taken)].iter().map(|&piece| u32::from(piece)));
+        let used = tokens.len();
+        tokens.resize(length, PAD);
+        Sequence { tokens, used, truncated: false }
+    };
+    segments(stream, length, 0, 0).iter().take(most).map(sequence).collect()
+}
+
 /// How tokens are hidden.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Masking {
@@ -72,11 +84,13 @@ pub struct Masking {
     pub mask: u32,
     /// Number of pieces.
     pub vocabulary: u32,
+    /// Pieces of a sequence, hidden or not, that its token 0 predicts.
+    pub first: usize,
 }
 
 impl Masking {
     /// `[CLS]` and each segment, padded to `length`. Of the tokens to be predicted 80 % become [`MASK`], 10 % a random
-    /// piece, and 10 % stay (Devlin et al. 2019). Token 0, which the head will read, predicts one of them too: this makes
+    /// piece, and 10 % stay (Devlin et al. 2019). Token 0, which the head will read, predicts some of all pieces: this makes
     /// it gather what the sentence is about.
     pub fn batch(self, stream: &[u16], segments: &[(u32, u8)], length: usize, random: &mut Random) -> Batch {
         let mut batch = Batch::default();
@@ -104,9 +118,11 @@ impl Masking {
                     batch.tokens[row] = (random.next_u64() % u64::from(self.vocabulary)) as u32;
                 }
             }
-            if !hidden.is_empty() {
-                let (_, token) = hidden[(random.next_u64() % hidden.len() as u64) as usize];
-                batch.predictions.push((first_row, token));
+            let words: Vec<u32> =
+                pieces[..end].iter().map(|&p| u32::from(p)).filter(|&token| token != SEPARATOR).collect();
+            if !words.is_empty() {
+                let draw = |_| (first_row, words[(random.next_u64() % words.len() as u64) as usize]);
+                batch.predictions.extend((0..self.first).map(draw));
             }
             batch.predictions.append(&mut hidden);
         }

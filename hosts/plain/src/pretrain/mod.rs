@@ -4,7 +4,7 @@
 //! weights), AdamW with β = (0.9, 0.98) and a triangular schedule, the Gaussian kernel from the start. Ours to add:
 //! * penalties from the first step keep the arguments of every non-linear site in the interval a polynomial of low degree
 //!   can serve;
-//! * token 0 predicts one of its sequence's hidden pieces, because the head will read token 0 and nothing else.
+//! * token 0 predicts pieces of its sequence, hidden or not, because the head will read token 0 and nothing else.
 //!
 //! Gradients are summed over parts of a batch in a fixed order, so a run repeats itself on any number of threads. A run
 //! is resumed from its checkpoint as if it had never stopped.
@@ -14,7 +14,7 @@ mod network;
 mod rows;
 mod state;
 
-pub use corpus::{MASK, Masking, segments, stream};
+pub use corpus::{MASK, Masking, segments, sequences, stream};
 pub use network::{Outcome, Shares, probe, step};
 pub use state::{Pretraining, Recipe, Report};
 

@@ -1,12 +1,8 @@
 //! Fine-tuning on both rings at toy size: that it learns what the model in the clear learns, and that nothing it can be
 //! interrupted by changes what comes out.
 
-mod common;
-#[path = "common/files.rs"]
-mod files;
-
-use common::{expect, json_lines, program};
-use files::{Files, write_sst2};
+use crate::common::files::{Files, write_sst2};
+use crate::common::{expect, json_lines, program};
 use std::fs;
 use std::path::Path;
 use std::process::Stdio;
@@ -171,6 +167,30 @@ fn it_learns_what_the_model_in_the_clear_learns() {
     let line = "evaluate --json --secret @/keys/secret.key --model @/model --in @/after --file @/train.tsv";
     let report = json_lines(&f.expect(0, &format!("{line} {weights}"))).remove(0);
     assert!(report["against_polynomial"]["bits_min"].as_f64().unwrap() > 6.0, "{report}");
+}
+
+#[test]
+fn a_rehearsal_scores_what_the_server_trained() {
+    let f = &whole().files;
+    let line =
+        "rehearse --json --model @/model --file @/train.tsv --dev @/train.tsv --batch 4 --steps 3 --bits 30";
+    let before = json_lines(&f.expect(0, line));
+    let weights = "--secret @/keys/secret.key --weights @/whole/checkpoint-00003.vfw";
+    let rows = json_lines(&f.expect(0, &format!("{line} {weights}")));
+    let names: Vec<&str> = rows.iter().map(|row| row["run"].as_str().unwrap()).collect();
+    assert_eq!(names, ["before", "exact functions", "polynomials", "polynomials, with noise", "encrypted"]);
+    assert_eq!(before, rows[..4]);
+    let bits = |row: usize, of: &str| rows[row][of]["bits_min"].as_f64().unwrap();
+    // Three steps change the weights a little; noise and encryption change them much less.
+    assert!(bits(0, "weights") < 6.5 && bits(0, "logits") < 5.0, "{}", rows[0]);
+    for row in [3, 4] {
+        assert!(bits(row, "weights") > 7.0 && bits(row, "logits") > 7.0, "{}", rows[row]);
+        assert_eq!(rows[row]["score"], rows[2]["score"]);
+        assert!(rows[row]["escaped"].is_null());
+    }
+    assert!(rows[4]["loss"].is_null() && rows[3]["loss"].is_f64());
+    let message = f.expect(2, &format!("{line} --weights @/whole/checkpoint-00003.vfw"));
+    assert!(message.contains("--secret"), "{message}");
 }
 
 #[test]

@@ -1,9 +1,7 @@
 //! The program from the outside: what every command has in common.
 
-mod common;
-
-use common::model::{TOY, write_encoder};
-use common::{expect, json_lines, run, str_of, text};
+use crate::common::model::{TOY, write_encoder};
+use crate::common::{expect, json_lines, run, str_of, text};
 use serde_json::Value;
 use std::fs;
 use std::path::PathBuf;

@@ -74,7 +74,7 @@ pub(crate) fn write_encoder(folder: &Path, config: Config) {
             reached: Reached::Pretrained { tokens: 0, steps: 0, probe_loss: 0.0 },
         },
     };
-    tiny::calibrate(&mut model, &sequences).unwrap();
+    tiny::calibrate(&mut model, &sequences, tiny::budget).unwrap();
     let examples = sequences.into_iter().enumerate();
     let examples = examples.map(|(i, sequence)| Example { sequence, label: (i % 3 % 2) as f32 }).collect();
     // Toy parameters have fewer levels.

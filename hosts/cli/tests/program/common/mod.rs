@@ -1,5 +1,6 @@
 //! Running the program and reading what it says.
 
+pub(crate) mod files;
 pub(crate) mod model;
 
 use serde_json::Value;

@@ -41,7 +41,6 @@ impl Files {
     }
 
     /// The name of a file for another folder's commands.
-    #[allow(dead_code, reason = "not every test has two folders")]
     pub(crate) fn name(&self, name: &str) -> String {
         str_of(&self.path(name)).to_owned()
     }

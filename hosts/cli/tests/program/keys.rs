@@ -1,9 +1,7 @@
 //! Key generation that is interrupted in every way.
 
-mod common;
-
-use common::model::{TOY, write_encoder};
-use common::{expect, json_lines, program, str_of, text};
+use crate::common::model::{TOY, write_encoder};
+use crate::common::{expect, json_lines, program, str_of, text};
 use std::fs::{self, OpenOptions};
 use std::path::Path;
 use std::process::Stdio;

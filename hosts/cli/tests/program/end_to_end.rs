@@ -1,18 +1,17 @@
 //! Both roles on both rings at toy size: from keys to a data set's score, and everything that must be refused on the
 //! way, by exit code.
 
-mod common;
-#[path = "common/files.rs"]
-mod files;
-
-use common::model::{TOY, sentences, write_encoder};
-use common::{json_lines, str_of};
-use files::{Files, write_sst2};
+use crate::common::files::{Files, write_sst2};
+use crate::common::model::{TOY, sentences, write_encoder};
+use crate::common::{json_lines, str_of};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use tempfile::TempDir;
-use veilformer::transformer::Config;
+use veilformer::transformer::{Config, Site};
+use veilformer_plain::model::Model;
+use veilformer_plain::sites::Ranges;
+use veilformer_plain::tiny;
 
 /// Sentences of the data set: two batches of four, the last not full.
 const SENTENCES: usize = 7;
@@ -74,6 +73,32 @@ fn one_answer_is_shown_beside_the_model_in_the_clear() {
     write_sst2(&short, 3);
     let message = f.expect(3, &format!("{line} --file @/short.tsv"));
     assert!(message.contains("answers sentences 5 to 7, 3 are given"), "{message}");
+}
+
+/// Writes the encoder with a gate that serves a twentieth of the arguments it meets.
+fn write_narrow_encoder(folder: &Path, config: Config) {
+    write_encoder(folder, config);
+    let mut model = Model::load(folder).unwrap();
+    let (low, high) = model.approximations.entry(Site::Gate(0)).unwrap().observed;
+    let mut seen = Ranges::new(&config);
+    seen.note(Site::Gate(0), low / 20.0);
+    seen.note(Site::Gate(0), high / 20.0);
+    model.approximations.fit([Site::Gate(0)], &seen, tiny::budget).unwrap();
+    model.save(folder).unwrap();
+}
+
+#[test]
+fn an_argument_outside_its_interval_is_told() {
+    let f = files();
+    write_narrow_encoder(&f.path("narrow"), TOY);
+    f.expect(0, "encrypt --keys @/keys --model @/narrow --file @/dev.tsv --batch 4 --out @/xn");
+    f.expect(0, "infer --keys @/server --model @/narrow --in @/xn --out @/yn");
+    for command in ["decrypt", "evaluate", "evaluate --by-step"] {
+        let line =
+            format!("{command} --secret @/keys/secret.key --model @/narrow --in @/yn --file @/dev.tsv");
+        let message = f.expect(7, &line);
+        assert!(message.contains("answer-00001.vfa: a value left its polynomial's interval"), "{message}");
+    }
 }
 
 #[test]
