@@ -15,6 +15,16 @@ pub enum Loss {
     SquaredError,
 }
 
+impl Loss {
+    /// The largest target, in size: 1 for a class, 8 for a score, of which STS-B's reach to 5.
+    pub fn largest_target(self) -> f64 {
+        match self {
+            Self::CrossEntropy => 1.0,
+            Self::SquaredError => 8.0,
+        }
+    }
+}
+
 /// What makes attention weights of queries and keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]

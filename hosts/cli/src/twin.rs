@@ -30,9 +30,10 @@ pub(crate) struct Trained {
 }
 
 impl<'w> Twin<'w> {
-    /// On sentences as `encrypt` puts them into batches.
+    /// On sentences as `encrypt` puts them into batches: one that is not full has its sentences again.
     pub(crate) fn new(work: &'w Work, asked: Asked, sentences: &[Sentence], batch: usize) -> Self {
-        let examples = |batch: &[Sentence]| batch.iter().map(|s| s.example.clone()).collect();
+        let examples =
+            |some: &[Sentence]| some.iter().cycle().take(batch).map(|s| s.example.clone()).collect();
         Self { work, asked, batches: sentences.chunks(batch).map(examples).collect() }
     }
 

@@ -5,7 +5,7 @@ use crate::model::PlainLogits;
 use crate::rings::Rings;
 use crate::sentences::{Naming, Sentence};
 use std::path::{Path, PathBuf};
-use veilformer::transformer::{Config, Parameter, Projection};
+use veilformer::transformer::{Config, Loss, Parameter, Projection};
 use veilformer_engine::{Degrees, Places, TrainedPlaces, stream_bound};
 use veilformer_plain::data::Task;
 use veilformer_plain::executor::Functions;
@@ -85,6 +85,8 @@ pub(crate) struct Work {
     pub(crate) weights: Weights<f64>,
     pub(crate) approximations: Approximations,
     pub(crate) tokenizer: Tokenizer,
+    /// The targets that polynomials and bounds of training are for.
+    pub(crate) trains: Loss,
     /// Tells works apart in files. Not a signature.
     pub(crate) fingerprint: u64,
 }
@@ -118,6 +120,7 @@ impl Work {
         let seed = if is_new { args.seed } else { 0 };
         hash.update(task.folder().as_bytes());
         hash.update(&[seed, rank as u64, u64::from(is_new)].map(u64::to_le_bytes).concat());
+        let trains = model.config.loss;
         let (config, weights) = match is_new {
             true => tiny::adapted(&model, task, rank, args.seed),
             false => (model.config, model.parameters),
@@ -128,6 +131,7 @@ impl Work {
             weights: weights.convert(),
             approximations: model.approximations,
             tokenizer: model.tokenizer,
+            trains,
             fingerprint: hash.digest(),
         };
         work.check()?;
@@ -196,24 +200,16 @@ impl Work {
             mask: of_tokens(self.config.heads * length)?,
             target,
             input_scale: rings.message_scale() / stream_bound(&self.view())?,
-            target_scale: rings.message_scale(),
+            target_scale: rings.message_scale() / self.config.loss.largest_target(),
         })
     }
 
-    /// T, if tokens fill the columns of a packed matrix: products of two encrypted matrices take whole ones.
+    /// T, if its tokens can be packed under these rings.
     pub(crate) fn check_length(&self, rings: &Rings) -> Result<usize, Failure> {
         let length = self.config.length;
-        let layout = *Places::new(rings.degrees(), 1, 1, length)?.layout();
-        let columns = rings.small.degree() / layout.rank();
-        if columns == length {
-            return Ok(length);
-        }
-        let message = format!(
-            "a model of {length} tokens: the columns of a packed matrix under {} are {columns} at least; take a model \
-             of so many tokens, or parameters with a smaller ring",
-            rings.big.name().unwrap_or("these parameters")
-        );
-        Err(Failure::new(Exit::Usage, message))
+        let refused = |error: veilformer_engine::Error| Failure::new(Exit::Usage, error.to_string());
+        rings.degrees().check_length(length).map_err(refused)?;
+        Ok(length)
     }
 
     /// Where encrypted weights lie.

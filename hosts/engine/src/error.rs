@@ -32,6 +32,17 @@ pub enum Error {
         /// The most.
         max: usize,
     },
+    /// Sequences that do not fill the columns of a packed matrix.
+    #[error(
+        "a model of {length} tokens: the columns of a packed matrix are {least} at least; take a model of so many \
+         tokens, or parameters with a smaller ring"
+    )]
+    Tokens {
+        /// Tokens of a sequence.
+        length: usize,
+        /// Columns that there are.
+        least: usize,
+    },
     /// Sizes that the packing cannot hold.
     #[error("{what} is {given}, at most {max} fits the small ring; use fewer, or a larger ring")]
     Size {

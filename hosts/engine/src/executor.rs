@@ -39,11 +39,12 @@ impl<'m, G: Algebra, M: Model> Engine<'m, G, M> {
     /// For batches of so many sentences.
     ///
     /// # Errors
-    /// [`Error::NoApproximation`]; [`Error::Size`] for more sentences than tokens, or a head wider than a piece has rows;
-    /// [`Error::Keys`] for softmax over a number of tokens that it cannot add up.
+    /// [`Error::NoApproximation`]; those of [`crate::Degrees::check_length`]; [`Error::Size`] for more sentences than tokens, or a
+    /// head wider than a piece has rows; [`Error::Keys`] for softmax over a number of tokens that it cannot add up.
     pub fn new(algebra: G, model: &'m M, sentences: usize) -> Result<Self, Error> {
         let config = model.config();
         let stream = stream_bound(model)?;
+        algebra.rings().degrees.check_length(config.length)?;
         let rank = Places::new(algebra.rings().degrees, 1, 1, config.length)?.layout().rank();
         for (what, given, max) in
             [("the width of a head", config.head_width(), rank), ("the batch", sentences, config.length)]
@@ -248,7 +249,8 @@ impl<'m, G: Algebra, M: Model> Engine<'m, G, M> {
         let places = self.target_places()?;
         let pieces = ciphertexts.iter().map(|x| self.algebra.pieces(x));
         let pieces = pieces.collect::<Result<Vec<_>, Error>>()?;
-        let packed = self.matrices(&places, pieces, 1.0, 1.0);
+        let bound = self.config().loss.largest_target();
+        let packed = self.matrices(&places, pieces, 1.0 / bound, bound);
         Ok(Tensor::packed(places, packed, true))
     }
 
@@ -262,7 +264,7 @@ impl<'m, G: Algebra, M: Model> Engine<'m, G, M> {
 
     /// The scale of a client's targets.
     pub fn target_scale(&self) -> f64 {
-        self.algebra.rings().message_scale
+        self.algebra.rings().message_scale / self.config().loss.largest_target()
     }
 
     /// The places of the scores of all tokens, and of their mask.

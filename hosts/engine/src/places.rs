@@ -29,6 +29,16 @@ impl Degrees {
     pub fn slots(self) -> usize {
         self.big / 2
     }
+
+    /// That sequences of so many tokens fill the columns of a packed matrix: products of two encrypted matrices take
+    /// whole ones.
+    ///
+    /// # Errors
+    /// [`Error::Tokens`]; those of [`Layout::new`].
+    pub fn check_length(self, length: usize) -> Result<(), Error> {
+        let least = self.small / Layout::new(self.small, 1, length)?.rank();
+        if length == least { Ok(()) } else { Err(Error::Tokens { length, least }) }
+    }
 }
 
 /// Sentence, row, column.

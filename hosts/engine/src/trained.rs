@@ -7,7 +7,6 @@
 
 use crate::algebra::{Algebra, Halves, Matrix};
 use crate::executor::Engine;
-use crate::linear::FACTOR_SCALE;
 use crate::spans::{Span, TrainedPlaces};
 use crate::tensor::Slots;
 use crate::whole::{Blocks, is_whole};
@@ -16,7 +15,7 @@ use std::collections::HashMap;
 use std::rc::Rc;
 use veilformer::matrix::{Entries, Side};
 use veilformer::transformer::slots::{Model, SlotArithmetic};
-use veilformer::transformer::{Parameter, Site};
+use veilformer::transformer::{Loss, Parameter, Site};
 
 /// The scale of LoRA's B in products; that of x·A makes up for it.
 pub(crate) const UP_SCALE: f64 = (1u64 << 34) as f64;
@@ -125,22 +124,24 @@ impl<G: Algebra, M: Model> Engine<'_, G, M> {
     /// The scale that a parameter's vectors are wanted at.
     fn vector_scale(&self, parameter: Parameter) -> Result<f64, Error> {
         let rings = self.algebra.rings();
-        let (config, top) = (self.config(), rings.level);
+        let top = rings.level;
         let stream = rings.message_scale / self.stream();
         let tanh = rings.message_scale / (0.5 * self.approximation(Site::Tanh)?.interval().width());
         Ok(match parameter {
-            Parameter::HeadUp if config.head_rank == 0 => tanh * rings.moduli[top] / stream,
-            Parameter::HeadUp => tanh * rings.moduli[top - 1] / FACTOR_SCALE,
+            Parameter::HeadUp => tanh * rings.moduli[top] / stream,
             parameter if is_whole(parameter) => self.whole_scale(parameter)?,
-            Parameter::HeadDown => FACTOR_SCALE * rings.moduli[top] / stream,
+            // What it gives has the scale and the bound of what it takes.
+            Parameter::HeadDown => rings.moduli[top],
             Parameter::Classifier => self.logit_scale()? * rings.moduli[top] / rings.message_scale,
             _ => UP_SCALE,
         })
     }
 
-    /// The scale of logits that trained weights give: within the loss' interval they reach to half the bound of a bootstrap.
+    /// The scale of logits that trained weights give: within the loss' interval, or as far as targets, they reach to half the
+    /// bound of a bootstrap.
     fn logit_scale(&self) -> Result<f64, Error> {
-        let reach = self.model.approximation(Site::LossExp).map_or(8.0, |a| a.interval().high());
+        let targets = Loss::SquaredError.largest_target();
+        let reach = self.model.approximation(Site::LossExp).map_or(targets, |a| a.interval().high());
         Ok(self.algebra.rings().message_scale / (2.0 * reach))
     }
 
@@ -219,8 +220,19 @@ impl<G: Algebra, M: Model> Engine<'_, G, M> {
             Parameter::LoraDown(projection, layer) => self.lora_down(x, projection, layer),
             Parameter::LoraUp(..) => self.lora_up(x, weight),
             _ if is_whole(weight) => self.multiply_whole(x, weight),
+            Parameter::HeadDown => {
+                let y = self.contract(x, weight)?;
+                self.at_top(&y, self.stream())
+            }
             _ => self.contract(x, weight),
         }
+    }
+
+    /// The same at the top again, within `bound`: between the head's two matrices, each of which takes all levels there are.
+    pub(crate) fn at_top(&mut self, x: &Tensor<G>, bound: f64) -> Result<Tensor<G>, Error> {
+        let slots = self.raise(&x.places, &x.packed)?;
+        let packed = self.lower(&x.places, &slots, bound)?;
+        Ok(Tensor::packed(x.places, packed, x.first))
     }
 
     pub(crate) fn sides(&self, weight: Parameter, vector: usize) -> Result<&Sides<G::Column>, Error> {

@@ -86,7 +86,11 @@ impl<G: Algebra, M: Model> Engine<'_, G, M> {
         for rows in rows.iter() {
             packed.push(Self::tempered(self.combine_vectors(weight, count, rows, &places, bound)?));
         }
-        Ok(Tensor::packed(places, packed, dy.first))
+        let dx = Tensor::packed(places, packed, dy.first);
+        if weight == Parameter::HeadUp && self.config().head_rank > 0 {
+            return self.at_top(&dx, self.gradient_bound(Site::FinalNorm)?);
+        }
+        Ok(dx)
     }
 
     /// Every row minus the mean over the rows: of logits, which are few.
@@ -158,7 +162,15 @@ impl<G: Algebra, M: Model> TrainingExecutor for Engine<'_, G, M> {
     }
 
     fn subtract(&mut self, a: &Tensor<G>, b: &Tensor<G>) -> Result<Tensor<G>, Error> {
-        self.combine(a, b, true)
+        let difference = self.combine(a, b, true)?;
+        let (level, bound) = difference
+            .packed
+            .iter()
+            .map(|matrix| (matrix.level, matrix.entries.bound))
+            .reduce(|a, b| (a.0.min(b.0), a.1.max(b.1)))
+            .ok_or(Error::Form { operation: "a difference" })?;
+        // Gradients begin here; outputs that no function has refreshed come from a product.
+        if level < self.algebra.rings().level { self.at_top(&difference, bound) } else { Ok(difference) }
     }
 
     fn scale(&mut self, x: &Tensor<G>, factor: f64) -> Result<Tensor<G>, Error> {

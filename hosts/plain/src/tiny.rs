@@ -92,6 +92,10 @@ pub fn constants(task: Task) -> (f64, f64) {
     if task == Task::StsB { (2.5e-2, 4.0e-1) } else { (2.0e-2, 1.0e-2) }
 }
 
+/// The size of a new head's first matrix, over what would keep the size of its input: tanh is to start where it is steep,
+/// and to stay where its polynomial is good.
+const HEAD: f32 = 0.5;
+
 /// Sentences of a batch in a rehearsal.
 const BATCH: usize = 16;
 /// Rank of LoRA's matrices in a rehearsal.
@@ -158,6 +162,8 @@ pub fn adapted(model: &Model, task: Task, lora_rank: usize, seed: u64) -> (Confi
             new.copy_from_slice(old);
         }
     }
+    let head = parameters.get_mut(Parameter::HeadUp);
+    head.iter_mut().for_each(|w| *w *= HEAD);
     (config, parameters)
 }
 

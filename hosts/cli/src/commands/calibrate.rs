@@ -127,11 +127,8 @@ pub(crate) fn calibrate(
     for (task, path) in files {
         let mut examples = examples(&model.tokenizer, *task, path, length)?;
         all.extend(examples.iter().map(|example| example.sequence.clone()));
-        // Bounds for scores would be far from those for classes, and serve neither.
-        if task.outputs().1 == Loss::CrossEntropy {
-            Random::new(1, 1000).shuffle(&mut examples);
-            tasks.push((*task, examples));
-        }
+        Random::new(1, 1000).shuffle(&mut examples);
+        tasks.push((*task, examples));
     }
     for text in texts {
         all.extend(stretches(&model.tokenizer, text, length, STRETCHES / texts.len())?);
@@ -143,7 +140,13 @@ pub(crate) fn calibrate(
     let margin = |site: Site| if site == Site::Tanh { 1.0 } else { fit.margin };
     let budget = |site: Site| Budget { degree: fit.degree.into(), squarings: 0, margin: margin(site) };
     tiny::calibrate(model, &all, budget)?;
-    if matches!(model.training.reached, Reached::Pretrained { .. }) && !tasks.is_empty() {
+    // Bounds for scores are far from those for classes and would serve neither: where there are both, classes have them.
+    let classes = tasks.iter().any(|(task, _)| task.outputs().1 == Loss::CrossEntropy);
+    tasks.retain(|(task, _)| !classes || task.outputs().1 == Loss::CrossEntropy);
+    if let (Reached::Pretrained { .. }, Some((task, _))) = (&model.training.reached, tasks.first()) {
+        if task.outputs().1 != model.config.loss {
+            (model.config, model.parameters) = tiny::adapted(model, *task, 0, 1);
+        }
         tiny::rehearse(model, &tasks, fit.rehearsal, budget)?;
     }
     Ok(())

@@ -126,10 +126,16 @@ pub(super) fn carry_out(args: &Args, output: Output) -> Result<Report, Failure> 
     let keys = ServerKeys::open(&args.keys)?;
     let work = Work::load(&args.model)?;
     keys.check(&work, true)?;
-    if work.config.loss == Loss::SquaredError {
-        let message = "the task's targets are scores; fine-tuning under encryption learns classes only, so far: \
-                       choose another --task";
-        return Err(Failure::new(Exit::Usage, message));
+    if work.config.loss != work.trains {
+        let of = |loss: Loss| if loss == Loss::SquaredError { "scores" } else { "classes" };
+        let message = format!(
+            "{} asks for {}, the model's polynomials and bounds of training are for {}: fit them with \
+             `veilformer calibrate --task … --file …`",
+            work.task.folder(),
+            of(work.config.loss),
+            of(work.trains)
+        );
+        return Err(Failure::new(Exit::BadFile, message));
     }
     let batches = batch::files_in(&args.input)?;
     let size = batch::common_size(&batches, &work, &keys.rings, keys.owner, true)?;

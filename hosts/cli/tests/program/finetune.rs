@@ -2,6 +2,7 @@
 //! interrupted by changes what comes out.
 
 use crate::common::files::{Files, write_sst2};
+use crate::common::model::sentences;
 use crate::common::{expect, json_lines, program};
 use std::fs;
 use std::path::Path;
@@ -194,6 +195,35 @@ fn a_rehearsal_scores_what_the_server_trained() {
 }
 
 #[test]
+fn scores_are_learnt_too() {
+    let f = &whole().files;
+    let head = "index\tgenre\tfilename\tyear\told_index\tsource1\tsource2\tsentence1\tsentence2\tscore\n";
+    let row = |(i, text): (usize, &String)| {
+        format!("{i}\tx\tx\tx\tx\tx\tx\t{text}\tgood film\t{:.1}\n", (i * 7 % 11) as f64 / 2.2)
+    };
+    let rows: String = sentences(SENTENCES).iter().enumerate().map(row).collect();
+    fs::write(f.path("scores.tsv"), head.to_owned() + &rows).unwrap();
+    let fit = "--degree 7 --rehearsal 40 --out @/scored";
+    f.expect(0, &format!("calibrate --model @/model --task sts-b --file @/scores.tsv {fit}"));
+    let model = "--model @/scored --task sts-b";
+    f.expect(0, &format!("encrypt --keys @/keys {model} --file @/scores.tsv --batch 4 --out @/xs"));
+    f.expect(0, &format!("finetune --keys @/server {model} --in @/xs --steps 2 --run @/scores"));
+    let twin = format!("rehearse --json {model} --file @/scores.tsv --dev @/scores.tsv --batch 4 --steps 2");
+    let weights = "--secret @/keys/secret.key --weights @/scores/checkpoint-00002.vfw";
+    let rows = json_lines(&f.expect(0, &format!("{twin} {weights}")));
+    for of in ["weights", "logits"] {
+        assert!(rows[4][of]["bits_min"].as_f64().unwrap() > 6.0, "{}", rows[4]);
+    }
+    assert!(rows[4]["same_class"].is_null() && rows[4]["escaped"].is_null());
+    let line =
+        "evaluate --json --by-step --secret @/keys/secret.key --in @/scores/answers --file @/scores.tsv";
+    let steps = json_lines(&f.expect(0, &format!("{line} {model}")));
+    // The last tenth of two steps is the second.
+    let (found, plain) = (steps[1]["loss"].as_f64().unwrap(), rows[2]["loss"].as_f64().unwrap());
+    assert!((found - plain).abs() < 1e-2 * plain, "{found}, {plain} in the clear");
+}
+
+#[test]
 fn what_cannot_be_trained_is_refused_before_any_work() {
     let f = &whole().files;
     f.expect(
@@ -211,7 +241,7 @@ fn what_cannot_be_trained_is_refused_before_any_work() {
     refused(2, &format!("{} @/whole", RUN.replace("--steps 3", "--steps 4")), "steps 3, now it is 4");
     refused(5, &format!("{} @/no", RUN.replace("@/server", "@/keys")), "secret key");
     refused(3, &format!("{} @/no", RUN.replace("@/x", "@/model")), "no files called batch-");
-    refused(2, &format!("{RUN} @/no --task sts-b"), "learns classes only");
+    refused(3, &format!("{RUN} @/no --task sts-b"), "STS-B asks for scores");
     assert!(!f.path("no").exists());
     // A damaged checkpoint is no state to go on from.
     f.expect(0, &format!("{RUN} @/damaged"));

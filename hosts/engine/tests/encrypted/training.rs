@@ -6,7 +6,7 @@ use crate::world::sample::{
 use crate::world::{Client, World};
 use veilformer::ckks::{Ciphertext, ParametersLiteral};
 use veilformer::transformer::{
-    AdamWHe, Config, Moments, Trainable, backward, forward_recorded, loss_gradient,
+    AdamWHe, Config, Loss, Moments, Trainable, backward, forward_recorded, loss_gradient,
 };
 use veilformer_engine::{Batch, Engine, Error, Halves, TrainedPlaces};
 use veilformer_multicore::Multicore;
@@ -22,6 +22,17 @@ fn gradients_of_adapters() {
     for config in [config(2, false, 2), config(2, true, 2)] {
         gradients_of(config, Trainable::Adapters);
     }
+}
+
+#[test]
+fn gradients_of_a_low_rank_head() {
+    gradients_of(Config { head_rank: 4, ..config(1, false, 1) }, Trainable::Adapters);
+}
+
+#[test]
+fn gradients_of_scores() {
+    let scores = Config { classes: 1, loss: Loss::SquaredError, ..config(1, false, 2) };
+    gradients_of(scores, Trainable::Adapters);
 }
 
 #[test]

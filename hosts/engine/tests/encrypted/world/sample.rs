@@ -152,7 +152,11 @@ pub(crate) fn batch<G: Algebra<Vector = Ciphertext<Multicore>>>(
     let (places, scale) = (engine.target_places().unwrap(), engine.target_scale());
     let entry = |_: usize, class: usize, sentence: usize| {
         let label = sample.data.get(sentence).map_or(0.0, |example| example.label);
-        f64::from(u8::from(sentence < SENTENCES && label as usize == class))
+        match sample.config.loss {
+            _ if sentence >= SENTENCES => 0.0,
+            Loss::SquaredError => label.into(),
+            Loss::CrossEntropy => f64::from(u8::from(label as usize == class)),
+        }
     };
     let target = client::coefficients(&places, scale, entry).unwrap();
     let encrypt = |all: Vec<Vec<i64>>| all.iter().map(|one| client.encrypt(3, one)).collect();
