@@ -67,14 +67,16 @@ impl Ranges {
         self.seen[site.index(&self.config)]
     }
 
-    /// The first site whose arguments left its interval.
+    /// The first site whose arguments left its interval by more than a hair: a thousandth of its width, where a polynomial is
+    /// still as good, and which noise at the kernel's end, 0, may take.
     pub fn escape(&self, table: &Approximations) -> Option<Site> {
         Site::all(&self.config).chain(Site::training(&self.config)).find(|&site| {
             let (low, high) = self.get(site);
-            low <= high
-                && table
-                    .get(site)
-                    .is_none_or(|a| !(a.interval().contains(low) && a.interval().contains(high)))
+            let serves = |a: Approximation<'_>| {
+                let (interval, hair) = (a.interval(), a.interval().width() / 1000.0);
+                low >= interval.low() - hair && high <= interval.high() + hair
+            };
+            low <= high && !table.get(site).is_some_and(serves)
         })
     }
 }

@@ -182,13 +182,16 @@ fn a_rehearsal_scores_what_the_server_trained() {
     assert_eq!(names, ["before", "exact functions", "polynomials", "polynomials, with noise", "encrypted"]);
     assert_eq!(before, rows[..4]);
     let bits = |row: usize, of: &str| rows[row][of]["bits_min"].as_f64().unwrap();
-    // Three steps change the weights a little; noise and encryption change them much less.
-    assert!(bits(0, "weights") < 6.5 && bits(0, "logits") < 5.0, "{}", rows[0]);
+    // Three steps change weights and logits; noise and encryption change them much less.
     for row in [3, 4] {
-        assert!(bits(row, "weights") > 7.0 && bits(row, "logits") > 7.0, "{}", rows[row]);
+        for of in ["weights", "logits"] {
+            println!("{of} {:.1} bits, {:.1} before", bits(row, of), bits(0, of));
+            assert!(bits(row, of) > bits(0, of) + 2.0 && bits(row, of) > 7.0, "{}", rows[row]);
+        }
         assert_eq!(rows[row]["score"], rows[2]["score"]);
-        assert!(rows[row]["escaped"].is_null());
     }
+    // Batches of four have larger gradients than those the model is calibrated for, and the rehearsal says so.
+    assert_eq!(rows[2]["escaped"], "Optimizer");
     assert!(rows[4]["loss"].is_null() && rows[3]["loss"].is_f64());
     let message = f.expect(2, &format!("{line} --weights @/whole/checkpoint-00003.vfw"));
     assert!(message.contains("--secret"), "{message}");
