@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use veilformer::transformer::{AdamWHe, Config, Parameter, Site, Trainable};
+use veilformer::transformer::{AdamWHe, Config, Kernel, Parameter, Site, Trainable};
 
 use crate::data::{DataError, Task};
 use crate::executor::Functions;
@@ -29,6 +29,7 @@ pub fn bounds(config: &Config) -> Bounds {
     Bounds::new(config, |site| {
         let (low, high, weight) = match site {
             Site::FirstNorm(_) | Site::SecondNorm(_) | Site::FinalNorm => (0.9, 2.2, 4.0),
+            Site::Kernel(_) if config.kernel == Kernel::Softmax => (-3.0, 3.0, 2.0),
             Site::Kernel(_) => (-6.0, 0.0, 2.0),
             Site::Gate(_) => (-3.0, 3.0, 2.0),
             _ => return Bound::NONE,

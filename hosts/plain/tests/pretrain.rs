@@ -88,8 +88,21 @@ fn reference(config: &Config, weights: &Parameters<f64>, batch: &Batch, bounds: 
             let [q, k, v] = [Projection::Query, Projection::Key, Projection::Value]
                 .map(|p| ex.linear(&normed, Parameter::Attention(p, layer)).unwrap());
             let v = ex.mask_tokens(&v, &mask).unwrap();
-            let scores = ex.gaussian_scores(&q, &k, layer).unwrap();
-            penalty += distance(bounds, Site::Kernel(layer), scores.data().iter().map(|s| s.ln()));
+            let scores = if config.kernel == Kernel::Softmax {
+                let scale = 2.0 * config.kernel_scale();
+                let product = |i: usize, j: usize, h: usize| -> f64 {
+                    let columns = h * config.head_width()..(h + 1) * config.head_width();
+                    columns.map(|c| scale * q.row(i)[c] * k.row(j)[c]).sum()
+                };
+                let of_head = |h| (0..config.length).flat_map(move |i| (0..used).map(move |j| (i, j, h)));
+                let exponents = (0..config.heads).flat_map(of_head).map(|(i, j, h)| product(i, j, h));
+                penalty += distance(bounds, Site::Kernel(layer), exponents);
+                ex.softmax_scores(&q, &k, &mask, layer).unwrap()
+            } else {
+                let scores = ex.gaussian_scores(&q, &k, layer).unwrap();
+                penalty += distance(bounds, Site::Kernel(layer), scores.data().iter().map(|s| s.ln()));
+                scores
+            };
             let mixed = ex.mix(&scores, &v).unwrap();
             let attention = ex.linear(&mixed, Parameter::Output(layer)).unwrap();
             let middle = ex.add(&x, &attention).unwrap();
@@ -119,8 +132,13 @@ fn reference(config: &Config, weights: &Parameters<f64>, batch: &Batch, bounds: 
 
 #[test]
 fn loss_and_gradients_are_the_plain_executors() {
-    for first_norm in [false, true] {
-        let config = config(first_norm);
+    for (first_norm, kernel) in [
+        (false, Kernel::Gaussian),
+        (true, Kernel::Gaussian),
+        (false, Kernel::Softmax),
+        (true, Kernel::Softmax),
+    ] {
+        let config = Config { kernel, ..config(first_norm) };
         let (bounds, batch) = (bounds(&config), batch(&config));
         let mut weights = Parameters::<f64>::random(&config, 4);
         let mut random = Random::new(4, 99);

@@ -6,8 +6,8 @@
 //! against the plain executor and numeric gradients.
 
 use ndarray::linalg::general_mat_mul;
-use ndarray::{Array2, ArrayView2, s};
-use veilformer::transformer::{Config, Norm, Parameter, Projection, Site, position};
+use ndarray::{Array2, ArrayView2, ArrayViewMut2, Axis, s};
+use veilformer::transformer::{Config, Kernel, Norm, Parameter, Projection, Site, position};
 
 use super::rows::{self, Normed};
 use super::{Batch, Bound, Bounds};
@@ -45,6 +45,8 @@ struct Layer {
     value: Array2<f32>,
     /// One T×T block per (sequence, head).
     scores: Array2<f32>,
+    /// Of softmax: the sum of exponentials of every row of scores.
+    totals: Vec<f32>,
     mixed: Array2<f32>,
     second: Normed,
     hidden: Array2<f32>,
@@ -185,7 +187,7 @@ impl Pass<'_> {
         let [query, key, mut value] = [Projection::Query, Projection::Key, Projection::Value]
             .map(|p| x.dot(&self.matrix(Parameter::Attention(p, layer))));
         self.mask(&mut value);
-        let (scores, mixed) = self.attend(layer, &query, &key, &value);
+        let (scores, totals, mixed) = self.attend(layer, &query, &key, &value);
         let mut middle = input.clone();
         general_mat_mul(1.0, &mixed, &self.matrix(Parameter::Output(layer)), 1.0, &mut middle);
         let second = self.norm(&middle, Norm::Second(layer));
@@ -193,7 +195,7 @@ impl Pass<'_> {
         let gated = self.gate(layer, &hidden);
         let mut output = middle;
         general_mat_mul(1.0, &gated, &self.matrix(Parameter::Contract(layer)), 1.0, &mut output);
-        (output, Layer { first, input, query, key, value, scores, mixed, second, hidden, gated })
+        (output, Layer { first, input, query, key, value, scores, totals, mixed, second, hidden, gated })
     }
 
     /// Values of padding are 0.
@@ -218,28 +220,62 @@ impl Pass<'_> {
         query: &Array2<f32>,
         key: &Array2<f32>,
         value: &Array2<f32>,
-    ) -> (Array2<f32>, Array2<f32>) {
+    ) -> (Array2<f32>, Vec<f32>, Array2<f32>) {
         let (t, n, c) = (self.config.length, self.config.head_width(), self.config.kernel_scale() as f32);
         let mut scores = Array2::zeros((self.batch.used.len() * self.config.heads * t, t));
-        let mut mixed = Array2::zeros(query.raw_dim());
-        let mut least = 0.0f32;
+        let (mut totals, mut mixed) = (Vec::new(), Array2::zeros(query.raw_dim()));
         for (token, row, column) in self.heads() {
             let block = s![token..token + t, column..column + n];
             let (q, k, v) = (query.slice(block), key.slice(block), value.slice(block));
-            let sizes = |x: &ArrayView2<'_, f32>| -> Vec<f32> {
-                x.rows().into_iter().map(|r| c * r.as_slice().map_or(0.0, rows::squares)).collect()
-            };
-            let (q_sizes, k_sizes) = (sizes(&q), sizes(&k));
             let mut scores = scores.slice_mut(s![row..row + t, ..]);
             general_mat_mul(2.0 * c, &q, &k.t(), 0.0, &mut scores);
-            for (mut scores, q_size) in scores.rows_mut().into_iter().zip(q_sizes) {
-                least = least.min(rows::kernel(&mut scores, q_size, &k_sizes));
+            match self.config.kernel {
+                Kernel::Gaussian => self.gaussian(layer, [&q, &k], &mut scores),
+                Kernel::Softmax => self.softmax(layer, self.batch.used[token / t], &mut scores, &mut totals),
             }
             general_mat_mul(1.0, &scores, &v, 0.0, &mut mixed.slice_mut(block));
         }
+        (scores, totals, mixed)
+    }
+
+    /// exp(−c·(q − k)²) of one head, given 2c·q·k.
+    fn gaussian(
+        &mut self,
+        layer: usize,
+        [q, k]: [&ArrayView2<'_, f32>; 2],
+        scores: &mut ArrayViewMut2<'_, f32>,
+    ) {
+        let c = self.config.kernel_scale() as f32;
+        let sizes = |x: &ArrayView2<'_, f32>| -> Vec<f32> {
+            x.rows().into_iter().map(|r| c * r.as_slice().map_or(0.0, rows::squares)).collect()
+        };
+        let (q_sizes, k_sizes) = (sizes(q), sizes(k));
+        let mut least = 0.0f32;
+        for (mut scores, q_size) in scores.rows_mut().into_iter().zip(q_sizes) {
+            least = least.min(rows::kernel(&mut scores, q_size, &k_sizes));
+        }
         self.ranges.note(Site::Kernel(layer), f64::from(least));
         self.ranges.note(Site::Kernel(layer), 0.0);
-        (scores, mixed)
+    }
+
+    /// Softmax of one head over the keys that are no padding.
+    fn softmax(
+        &mut self,
+        layer: usize,
+        used: usize,
+        scores: &mut ArrayViewMut2<'_, f32>,
+        totals: &mut Vec<f32>,
+    ) {
+        for mut row in scores.rows_mut() {
+            let Some(row) = row.as_slice_mut() else { continue };
+            let (least, most, total) = rows::softmax(row, used);
+            for (site, argument) in
+                [(Site::Kernel(layer), least), (Site::Kernel(layer), most), (Site::Normaliser(layer), total)]
+            {
+                self.ranges.note(site, f64::from(argument));
+            }
+            totals.push(total);
+        }
     }
 
     fn gate(&mut self, layer: usize, hidden: &Array2<f32>) -> Array2<f32> {
@@ -341,8 +377,6 @@ impl Pass<'_> {
     /// The gradients by queries, keys and (masked) values.
     fn attend_backward(&self, layer: usize, tape: &Layer, d_mixed: &Array2<f32>) -> [Array2<f32>; 3] {
         let (t, n, c) = (self.config.length, self.config.head_width(), self.config.kernel_scale() as f32);
-        let bound = self.bounds.of(Site::Kernel(layer));
-        let floor = rows::exp(bound.low);
         let [mut dq, mut dk, mut dv] = [(); 3].map(|()| Array2::zeros(d_mixed.raw_dim()));
         let mut dz = Array2::zeros((t, t));
         for (token, row, column) in self.heads() {
@@ -356,27 +390,56 @@ impl Pass<'_> {
             let scores = tape.scores.slice(s![row..row + t, ..]);
             general_mat_mul(1.0, &scores.t(), &d, 0.0, &mut dv.slice_mut(block));
             general_mat_mul(1.0, &d, &v.t(), 0.0, &mut dz);
-            dz *= &scores;
-            for (dz, &s) in dz.iter_mut().zip(&scores).filter(|(_, s)| **s < floor) {
-                *dz += self.shares.penalty * bound.slope(s.max(f32::MIN_POSITIVE).ln());
-            }
-            // z = −c·(q − k)²: dz/dq = −2c·(q − k), dz/dk = 2c·(q − k).
             let (mut dq, mut dk) = (dq.slice_mut(block), dk.slice_mut(block));
+            match self.config.kernel {
+                Kernel::Gaussian => self.gaussian_backward(layer, &scores, &mut dz),
+                Kernel::Softmax => {
+                    self.softmax_backward(layer, &scores, &tape.totals[row..row + t], &mut dz);
+                }
+            }
+            // dz/dq = 2c·k, dz/dk = 2c·q; of the Gaussian kernel, z = −c·(q − k)², the squares follow.
             general_mat_mul(2.0 * c, &dz, &k, 0.0, &mut dq);
             general_mat_mul(2.0 * c, &dz.t(), &q, 0.0, &mut dk);
-            let (by_query, by_key) = (dz.sum_axis(ndarray::Axis(1)), dz.sum_axis(ndarray::Axis(0)));
-            for (((mut dq, mut dk), (q, k)), (&a, &b)) in dq
-                .rows_mut()
-                .into_iter()
-                .zip(dk.rows_mut())
-                .zip(q.rows().into_iter().zip(k.rows()))
-                .zip(by_query.iter().zip(&by_key))
-            {
-                dq.scaled_add(-2.0 * c * a, &q);
-                dk.scaled_add(-2.0 * c * b, &k);
+            if self.config.kernel == Kernel::Gaussian {
+                let (by_query, by_key) = (dz.sum_axis(Axis(1)), dz.sum_axis(Axis(0)));
+                for ((mut dq, q), &a) in dq.rows_mut().into_iter().zip(q.rows()).zip(&by_query) {
+                    dq.scaled_add(-2.0 * c * a, &q);
+                }
+                for ((mut dk, k), &b) in dk.rows_mut().into_iter().zip(k.rows()).zip(&by_key) {
+                    dk.scaled_add(-2.0 * c * b, &k);
+                }
             }
         }
         self.mask(&mut dv);
         [dq, dk, dv]
+    }
+
+    /// The gradient by the exponents of one head, from the one by its scores, penalties included.
+    fn gaussian_backward(&self, layer: usize, scores: &ArrayView2<'_, f32>, dz: &mut Array2<f32>) {
+        let bound = self.bounds.of(Site::Kernel(layer));
+        let floor = rows::exp(bound.low);
+        *dz *= scores;
+        for (dz, &s) in dz.iter_mut().zip(scores).filter(|(_, s)| **s < floor) {
+            *dz += self.shares.penalty * bound.slope(s.max(f32::MIN_POSITIVE).ln());
+        }
+    }
+
+    /// The same of softmax.
+    fn softmax_backward(
+        &self,
+        layer: usize,
+        scores: &ArrayView2<'_, f32>,
+        totals: &[f32],
+        dz: &mut Array2<f32>,
+    ) {
+        let bound = self.bounds.of(Site::Kernel(layer));
+        for ((mut dz, scores), &total) in dz.rows_mut().into_iter().zip(scores.rows()).zip(totals) {
+            let along = dz.dot(&scores);
+            for (dz, &s) in dz.iter_mut().zip(&scores) {
+                // Padding has a score of 0, and no exponent.
+                let slope = if s > 0.0 { bound.slope((s * total).ln()) } else { 0.0 };
+                *dz = (*dz - along) * s + self.shares.penalty * slope;
+            }
+        }
     }
 }

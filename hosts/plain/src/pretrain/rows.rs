@@ -120,6 +120,22 @@ pub(super) fn kernel(scores: &mut ArrayViewMut1<'_, f32>, query: f32, keys: &[f3
     least
 }
 
+/// exp over its sum, of the scores of the first `used` keys; the others become 0. Returns the smallest and the largest
+/// exponent, and the sum.
+pub(super) fn softmax(scores: &mut [f32], used: usize) -> (f32, f32, f32) {
+    let (scores, padding) = scores.split_at_mut(used);
+    let (mut least, mut most) = (f32::INFINITY, f32::NEG_INFINITY);
+    for s in scores.iter_mut() {
+        least = least.min(*s);
+        most = most.max(*s);
+        *s = exp(*s);
+    }
+    let total = sum(scores, |s| s);
+    scores.iter_mut().for_each(|s| *s /= total);
+    padding.fill(0.0);
+    (least, most, total)
+}
+
 /// Softmax cross-entropy of rows of logits against their targets: the logits become the gradients of `share` times the
 /// sum of the losses. Returns that sum, unscaled.
 pub(super) fn cross_entropy(logits: &mut Array2<f32>, targets: impl Iterator<Item = u32>, share: f32) -> f64 {
