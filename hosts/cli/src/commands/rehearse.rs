@@ -55,7 +55,7 @@ pub(crate) struct Args {
 struct Row {
     run: &'static str,
     score: f64,
-    /// Share of sentences with the class that the weights of the same steps on exact functions predict.
+    /// Share of sentences for which the same weights on exact functions predict the same class.
     same_class: Option<f64>,
     /// Mean loss of the last tenth of the steps, where they were taken here.
     loss: Option<f64>,
@@ -73,6 +73,8 @@ struct Scored {
     loss: Option<f64>,
     escaped: Option<String>,
     logits: Vec<Vec<f64>>,
+    /// Of the same weights on exact functions.
+    exact: Vec<Vec<f64>>,
 }
 
 pub(crate) fn run(args: &Args, output: Output) -> Result<(), Failure> {
@@ -114,7 +116,8 @@ fn rehearse(args: &Args, output: Output) -> Result<(), Failure> {
     rows.iter().try_for_each(|row| output.json(row))?;
     output.say(table(&work, &rows));
     output.say(format!(
-        "{} steps of {batch} sentences, {} sentences to score on; bits are of agreement with the steps on polynomials",
+        "{} steps of {batch} sentences, {} sentences to score on; bits are of agreement with the steps on polynomials; classes are compared \
+         with those of the same weights on exact functions",
         asked.steps,
         data.len()
     ));
@@ -153,7 +156,8 @@ impl Rehearsal<'_> {
     ) -> Result<Scored, Failure> {
         let seen = observe(&self.work.config, &weights, self.data, functions)?;
         let escaped = seen.ranges.escape(&self.work.approximations).map(|site| format!("{site:?}"));
-        Ok(Scored { run, weights, loss: None, escaped, logits: seen.logits })
+        let exact = observe(&self.work.config, &weights, self.data, Functions::Exact)?.logits;
+        Ok(Scored { run, weights, loss: None, escaped, logits: seen.logits, exact })
     }
 }
 
@@ -166,11 +170,11 @@ fn rows(work: &Work, runs: &[Scored], labels: &[f64]) -> Vec<Row> {
             .map(|parameter| weights.get(parameter).to_vec())
             .collect()
     };
-    let (exact, polynomials) = (&runs[1], &runs[2]);
+    let polynomials = &runs[2];
     let row = |scored: &Scored| Row {
         run: scored.run,
         score: metric.of_logits(&scored.logits, labels),
-        same_class: same_class(work.naming(), &exact.logits, &scored.logits),
+        same_class: same_class(work.naming(), &scored.exact, &scored.logits),
         loss: scored.loss,
         weights: Agreement::of(&trained(&polynomials.weights), &trained(&scored.weights)),
         logits: Agreement::of(&polynomials.logits, &scored.logits),
@@ -184,7 +188,7 @@ fn table(work: &Work, rows: &[Row]) -> String {
     let mut table = Table::new(&[
         "steps on",
         &metric,
-        ">same class as exact",
+        ">same class exactly",
         ">loss",
         ">bits of weights, mean",
         ">min",
