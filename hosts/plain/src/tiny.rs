@@ -58,8 +58,16 @@ pub fn recipe(mask: u32, vocabulary: u32, steps: u64, seed: u64) -> Recipe {
 
 /// The degrees of its polynomials. Every interval reaches further than the arguments of the pre-trained encoder do,
 /// because fine-tuning moves them; tanh, in the head, is bounded by what fine-tuning is expected to ask for.
-pub fn budget(site: Site) -> Budget {
-    Budget { degree: 15, squarings: 0, margin: if site == Site::Tanh { 1.0 } else { 1.5 } }
+///
+/// A bootstrap leaves levels for higher degrees than 15; they cost products. ReLU, which has a corner, is worth them
+/// most; of the last layer's gate, of the final norm and of tanh there are first tokens alone.
+pub fn budget(config: &Config, site: Site) -> Budget {
+    let degree = match site {
+        Site::Gate(layer) if layer + 1 == config.layers => 63,
+        Site::Gate(_) | Site::FinalNorm | Site::Tanh => 31,
+        _ => 15,
+    };
+    Budget { degree, squarings: 0, margin: if site == Site::Tanh { 1.0 } else { 1.5 } }
 }
 
 /// The largest argument of tanh that its polynomial serves.

@@ -64,7 +64,7 @@ fn its_polynomials_serve_glue() {
     assert_eq!(exact.ranges.escape(table), None);
     assert_eq!(polynomial.ranges.escape(table), None);
     for site in Site::all(&model.config) {
-        assert!(table.get(site).unwrap().degree() <= 15);
+        assert_eq!(table.get(site).unwrap().degree(), tiny::budget(&model.config, site).degree);
         let (low, high) = exact.ranges.get(site);
         match site {
             Site::Kernel(_) => assert!(low > -9.0 && high <= 0.0),

@@ -62,9 +62,10 @@ pub(crate) struct FitArgs {
     /// How many times as far as the arguments seen an interval reaches
     #[arg(long, default_value_t = 1.5)]
     margin: f64,
-    /// Degree of the polynomials: 7 takes three levels, 15 four, 31 five
-    #[arg(long, default_value_t = 15, value_parser = clap::value_parser!(u8).range(3..=63))]
-    degree: u8,
+    /// Degree of all polynomials: 7 takes three levels, 15 four, 31 five. veil-tiny's when left out: 15, 31 and 63,
+    /// where each pays
+    #[arg(long, value_parser = clap::value_parser!(u8).range(3..=63))]
+    degree: Option<u8>,
     /// Steps of fine-tuning on every task that training is calibrated on
     #[arg(long, value_name = "N", default_value_t = 120)]
     rehearsal: u32,
@@ -136,9 +137,13 @@ pub(crate) fn calibrate(
     if all.is_empty() {
         return Err(Failure::new(Exit::Usage, "nothing to calibrate on; give --file, --glue or --text"));
     }
-    // Of tanh, in the head, the interval is what fine-tuning is expected to ask for already.
-    let margin = |site: Site| if site == Site::Tanh { 1.0 } else { fit.margin };
-    let budget = |site: Site| Budget { degree: fit.degree.into(), squarings: 0, margin: margin(site) };
+    let config = model.config;
+    let budget = |site: Site| {
+        let Budget { degree, squarings, .. } = tiny::budget(&config, site);
+        // Of tanh, in the head, the interval is what fine-tuning is expected to ask for already.
+        let margin = if site == Site::Tanh { 1.0 } else { fit.margin };
+        Budget { degree: fit.degree.map_or(degree, usize::from), squarings, margin }
+    };
     tiny::calibrate(model, &all, budget)?;
     // Bounds for scores are far from those for classes and would serve neither: where there are both, classes have them.
     let classes = tasks.iter().any(|(task, _)| task.outputs().1 == Loss::CrossEntropy);

@@ -10,7 +10,7 @@ use std::sync::OnceLock;
 use tempfile::TempDir;
 use veilformer::transformer::{Config, Site};
 use veilformer_plain::model::Model;
-use veilformer_plain::sites::Ranges;
+use veilformer_plain::sites::{Budget, Ranges};
 use veilformer_plain::tiny;
 
 /// Sentences of the data set: two batches of four, the last not full.
@@ -83,7 +83,8 @@ fn write_narrow_encoder(folder: &Path, config: Config) {
     let mut seen = Ranges::new(&config);
     seen.note(Site::Gate(0), low / 20.0);
     seen.note(Site::Gate(0), high / 20.0);
-    model.approximations.fit([Site::Gate(0)], &seen, tiny::budget).unwrap();
+    let budget = |site| Budget { degree: 15, ..tiny::budget(&config, site) };
+    model.approximations.fit([Site::Gate(0)], &seen, budget).unwrap();
     model.save(folder).unwrap();
 }
 

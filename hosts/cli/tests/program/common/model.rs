@@ -74,14 +74,17 @@ pub(crate) fn write_encoder(folder: &Path, config: Config) {
             reached: Reached::Pretrained { tokens: 0, steps: 0, probe_loss: 0.0 },
         },
     };
-    tiny::calibrate(&mut model, &sequences, tiny::budget).unwrap();
+    // Toy parameters have fewer levels.
+    let budget = |site| {
+        let degree = match site {
+            Site::LossExp | Site::LossInverse | Site::Optimizer => 7,
+            _ => 15,
+        };
+        Budget { degree, ..tiny::budget(&config, site) }
+    };
+    tiny::calibrate(&mut model, &sequences, budget).unwrap();
     let examples = sequences.into_iter().enumerate();
     let examples = examples.map(|(i, sequence)| Example { sequence, label: (i % 3 % 2) as f32 }).collect();
-    // Toy parameters have fewer levels.
-    let budget = |site| match site {
-        Site::LossExp | Site::LossInverse | Site::Optimizer => Budget { degree: 7, ..tiny::budget(site) },
-        _ => tiny::budget(site),
-    };
     tiny::rehearse(&mut model, &[(Task::Sst2, examples)], 40, budget).unwrap();
     model.save(folder).unwrap();
 }
