@@ -105,11 +105,7 @@ impl Work {
     }
 
     fn from_bytes(files: [Vec<u8>; 3], args: &ModelArgs) -> Result<Self, Failure> {
-        let text = |i: usize| {
-            String::from_utf8(files[i].clone())
-                .map_err(|_| Failure::new(Exit::BadFile, format!("{} is not UTF-8", FILES[i])))
-        };
-        let model = Model::from_parts(&text(0)?, &files[1], &text(2)?)?;
+        let model = parse(&files)?;
         let (task, is_new) = choose(&model, args.task)?;
         let rank = if is_new { usize::from(args.lora_rank) } else { model.config.lora_rank };
         let mut hash = Xxh3::new();
@@ -232,6 +228,19 @@ impl Work {
             polynomial: polynomial.logits,
         })
     }
+}
+
+/// The encoder that comes with the program.
+pub(crate) fn shipped_model() -> Result<Model, Failure> {
+    parse(&SHIPPED)
+}
+
+fn parse<B: AsRef<[u8]>>(files: &[B; 3]) -> Result<Model, Failure> {
+    let text = |i: usize| {
+        std::str::from_utf8(files[i].as_ref())
+            .map_err(|_| Failure::new(Exit::BadFile, format!("{} is not UTF-8", FILES[i])))
+    };
+    Ok(Model::from_parts(text(0)?, files[1].as_ref(), text(2)?)?)
 }
 
 /// The task, and whether the model gets a new head for it.

@@ -3,7 +3,7 @@
 use crate::args::Threads;
 use crate::exit::{Exit, Failure, InFile};
 use crate::output::{Output, Table};
-use crate::work::task;
+use crate::work::{shipped_model, task};
 use serde::Serialize;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -25,9 +25,9 @@ A sentence that leaves it under encryption is told by exit code 7 when its answe
 also fine-tuned for some steps on every task, which gives the polynomials and bounds of training. The calibrated model is
 another one to client and server: what was encrypted for the old one is refused.")]
 pub(crate) struct Args {
-    /// Folder of the model
+    /// Folder of the model; the encoder that comes with the program when left out
     #[arg(long, value_name = "DIR")]
-    model: PathBuf,
+    model: Option<PathBuf>,
     /// Folder for the calibrated model
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
@@ -71,6 +71,18 @@ pub(crate) struct FitArgs {
     rehearsal: u32,
 }
 
+impl FitArgs {
+    /// # Errors
+    /// Usage for a margin that is none.
+    pub(crate) fn check(&self) -> Result<(), Failure> {
+        if self.margin >= 1.0 && self.margin.is_finite() {
+            return Ok(());
+        }
+        let message = format!("--margin is {}; expected 1 or more", self.margin);
+        Err(Failure::new(Exit::Usage, message))
+    }
+}
+
 /// Stretches of all texts, and lines of each that they are taken from.
 const STRETCHES: usize = 20_000;
 const LINES: usize = 50_000;
@@ -92,7 +104,9 @@ struct Row {
 }
 
 pub(crate) fn run(args: &Args, output: Output) -> Result<(), Failure> {
-    let mut model = Model::load(&args.model)?;
+    args.fit.check()?;
+    args.sources.check()?;
+    let mut model = args.model.as_deref().map_or_else(shipped_model, |folder| Ok(Model::load(folder)?))?;
     let mut files: Vec<(Task, PathBuf)> = args.file.iter().map(|path| (args.task, path.clone())).collect();
     files.extend(args.sources.tasks());
     args.threads.pool()?.install(|| calibrate(&mut model, &files, &args.sources.text, args.fit))?;
@@ -103,6 +117,13 @@ pub(crate) fn run(args: &Args, output: Output) -> Result<(), Failure> {
 }
 
 impl Sources {
+    /// That every file is there.
+    pub(crate) fn check(&self) -> Result<(), Failure> {
+        let tasks = self.tasks();
+        let mut files = tasks.iter().map(|(_, path)| path).chain(&self.text);
+        files.try_for_each(|path| fs::metadata(path).in_file(path).map(drop))
+    }
+
     /// The training files of every task.
     pub(crate) fn tasks(&self) -> Vec<(Task, PathBuf)> {
         let of = |glue: &PathBuf| {
@@ -119,10 +140,6 @@ pub(crate) fn calibrate(
     texts: &[PathBuf],
     fit: FitArgs,
 ) -> Result<(), Failure> {
-    if !(fit.margin >= 1.0 && fit.margin.is_finite()) {
-        let message = format!("--margin is {}; expected 1 or more", fit.margin);
-        return Err(Failure::new(Exit::Usage, message));
-    }
     let length = model.config.length;
     let (mut all, mut tasks) = (Vec::new(), Vec::new());
     for (task, path) in files {

@@ -103,8 +103,8 @@ pub(crate) fn check_escapes(parts: &[Part]) -> Result<(), Failure> {
         return Ok(());
     }
     let message = format!(
-        "{}: a value left its polynomial's interval: this batch means nothing; calibrate the model on sentences like \
-         these, or leave out the one that does it (`decrypt --file` names the function)",
+        "{}: a value left its polynomial's interval: this batch means nothing; fit the polynomials to sentences like \
+         these with `veilformer calibrate`, or leave out the one that does it (`decrypt --file` names the function)",
         escaped.join(", ")
     );
     Err(Failure::new(Exit::Escaped, message))

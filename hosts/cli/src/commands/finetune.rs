@@ -130,7 +130,7 @@ pub(super) fn carry_out(args: &Args, output: Output) -> Result<Report, Failure> 
         let of = |loss: Loss| if loss == Loss::SquaredError { "scores" } else { "classes" };
         let message = format!(
             "{} asks for {}, the model's polynomials and bounds of training are for {}: fit them with \
-             `veilformer calibrate --task … --file …`",
+             `veilformer calibrate --task … --file … --out …`, and name its folder with --model",
             work.task.folder(),
             of(work.config.loss),
             of(work.trains)

@@ -1,6 +1,6 @@
 //! `pretrain`: makes an encoder from public text, by masked language modelling.
 
-use super::calibrate::{FitArgs, Sources, calibrate, report};
+use super::calibrate::{self, FitArgs, Sources};
 use crate::args::Threads;
 use crate::exit::{Exit, Failure, InFile};
 use crate::files::{Claim, NewFile, Readers};
@@ -87,7 +87,7 @@ const MODEL: &str = "model";
 
 /// The mean over some steps.
 #[derive(Serialize)]
-struct Progress {
+struct Told {
     step: u64,
     steps: u64,
     tokens: u64,
@@ -127,6 +127,9 @@ pub(crate) fn run(args: &Args, output: Output) -> Result<(), Failure> {
     if args.sources.text.is_empty() {
         return Err(Failure::new(Exit::Usage, "no text to learn from; name a file with --text"));
     }
+    // What calibration would refuse is better refused before hours of work.
+    args.fit.check()?;
+    args.sources.check()?;
     fs::create_dir_all(&args.run).in_file(&args.run)?;
     let _claim = Claim::take(&args.run, "pre-training")?;
     args.threads.pool()?.install(|| pretrain(args, output))
@@ -135,12 +138,13 @@ pub(crate) fn run(args: &Args, output: Output) -> Result<(), Failure> {
 fn pretrain(args: &Args, output: Output) -> Result<(), Failure> {
     let stop = stop::on_interrupt()?;
     let start = Instant::now();
+    check_same(args)?;
     let tokenizer = vocabulary(args)?;
-    let tokens = tokenised(&tokenizer, &args.run, &args.sources.text)?;
     let config = args.sizes.config(tokenizer.vocabulary().len())?;
     let mask = tokenizer.piece(MASK).ok_or_else(|| {
         Failure::new(Exit::BadFile, format!("the vocabulary has no {MASK}; expected BERT's uncased one"))
     })?;
+    let tokens = tokenised(&tokenizer, &args.run, &args.sources.text)?;
     let recipe = tiny::recipe(mask, config.vocabulary as u32, args.steps, args.seed);
     let mut run = Pretraining::new(&config, recipe, tiny::bounds(&config), &tokens)?;
     let checkpoint = args.run.join("checkpoint.safetensors");
@@ -154,23 +158,23 @@ fn pretrain(args: &Args, output: Output) -> Result<(), Failure> {
     let (mut saved, mut since) = (Instant::now(), Since::new(&run));
     let last = args.stop_after.unwrap_or(args.steps).min(args.steps);
     while run.steps_done() < last {
-        let told = run.step()?;
-        since.add(told.loss, told.gradient);
+        let done = run.step()?;
+        since.add(done.loss, done.gradient);
         bar.inc(1);
-        if told.step % REPORT == 0 || told.step == last {
-            let progress = since.report(&run, args.steps);
-            bar.set_message(format!("loss {:.3}, {:.0} tokens/s", progress.loss, progress.tokens_per_s));
-            output.json(&progress)?;
+        if done.step % REPORT == 0 || done.step == last {
+            let told = since.report(&run, args.steps);
+            bar.set_message(format!("loss {:.3}, {:.0} tokens/s", told.loss, told.tokens_per_s));
+            output.json(&told)?;
             since = Since::new(&run);
         }
         let stopped = stop.load(Ordering::Relaxed);
-        if saved.elapsed() > CHECKPOINT || told.step == last || stopped {
+        if saved.elapsed() > CHECKPOINT || done.step == last || stopped {
             run.save(&checkpoint)?;
             saved = Instant::now();
         }
         if stopped {
             let message =
-                format!("stopped; step {} of {} is kept: repeat the command to go on", told.step, args.steps);
+                format!("stopped; step {} of {} is kept: repeat the command to go on", done.step, args.steps);
             return Err(Failure::new(Exit::Stopped, message));
         }
     }
@@ -192,19 +196,19 @@ fn pretrain(args: &Args, output: Output) -> Result<(), Failure> {
     };
     let (parameters, approximations) = (run.parameters().clone(), Approximations::new(&config));
     let mut model = Model { config, parameters, approximations, tokenizer, training };
-    calibrate(&mut model, &args.sources.tasks(), &args.sources.text, args.fit)?;
+    calibrate::calibrate(&mut model, &args.sources.tasks(), &args.sources.text, args.fit)?;
     let folder = args.run.join(MODEL);
     model.save(&folder)?;
-    report(&model.config, &model.approximations, output)?;
+    calibrate::report(&model.config, &model.approximations, output)?;
     let took = start.elapsed().as_secs_f64();
-    let done =
+    let report =
         Report { steps: args.steps, tokens: run.tokens_seen(), probe_loss, seconds: took, model: folder };
-    output.json(&done)?;
+    output.json(&report)?;
     output.say(format!(
         "{}  {}, {} tokens, loss {probe_loss:.4} on the first {PROBE} stretches, {}",
-        done.model.display(),
-        count(done.steps as usize, "step"),
-        done.tokens,
+        report.model.display(),
+        count(report.steps as usize, "step"),
+        report.tokens,
         seconds(took)
     ));
     Ok(())
@@ -241,9 +245,9 @@ impl Since {
         self.gradient += gradient;
     }
 
-    fn report(&self, run: &Pretraining<'_>, steps: u64) -> Progress {
+    fn report(&self, run: &Pretraining<'_>, steps: u64) -> Told {
         let (count, tokens) = (f64::from(self.steps.max(1)), run.tokens_seen());
-        Progress {
+        Told {
             step: run.steps_done(),
             steps,
             tokens,
@@ -277,7 +281,6 @@ fn vocabulary(args: &Args) -> Result<Tokenizer, Failure> {
 /// The tokenised text of the run, or the texts tokenised now.
 fn tokenised(tokenizer: &Tokenizer, run: &Path, texts: &[PathBuf]) -> Result<Vec<u16>, Failure> {
     let path = run.join("corpus.u16");
-    check_same(texts, &run.join("corpus.json"))?;
     if path.exists() {
         let bytes = fs::read(&path).in_file(&path)?;
         return Ok(bytes.as_chunks::<2>().0.iter().map(|pair| u16::from_le_bytes(*pair)).collect());
@@ -290,22 +293,27 @@ fn tokenised(tokenizer: &Tokenizer, run: &Path, texts: &[PathBuf]) -> Result<Vec
     Ok(tokens)
 }
 
-/// That a run goes on with the texts it was begun with: their tokens are kept, and nobody would notice others.
-fn check_same(texts: &[PathBuf], path: &Path) -> Result<(), Failure> {
-    let described = |text: &PathBuf| {
-        let name = text.file_name().map(|name| name.to_string_lossy().into_owned());
-        Ok((name.unwrap_or_default(), fs::metadata(text).in_file(text)?.len()))
+/// That a run goes on with what it was begun with: vocabulary and tokens are kept, and nobody would notice others.
+fn check_same(args: &Args) -> Result<(), Failure> {
+    let described = |file: &PathBuf| {
+        let name = file.file_name().map(|name| name.to_string_lossy().into_owned());
+        Ok((name.unwrap_or_default(), fs::metadata(file).in_file(file)?.len()))
     };
-    let described: Vec<(String, u64)> = texts.iter().map(described).collect::<Result<_, Failure>>()?;
-    let described = serde_json::to_string(&described)?;
+    let files = args.sources.text.iter().chain(&args.vocabulary).map(described);
+    let files: Vec<(String, u64)> = files.collect::<Result<_, Failure>>()?;
+    let given = serde_json::to_string(&(files, args.pieces, args.sources.glue.is_some()))?;
+    let path = args.run.join("run.json");
     if !path.exists() {
-        return put(path, described.as_bytes());
+        return put(&path, given.as_bytes());
     }
-    let begun = fs::read_to_string(path).in_file(path)?;
-    if begun == described {
+    let begun = fs::read_to_string(&path).in_file(&path)?;
+    if begun == given {
         return Ok(());
     }
-    let message = format!("begun with the texts {begun}, these are {described}; name a new folder for --run");
+    let message = format!(
+        "begun with {begun} (texts and vocabulary, pieces, whether GLUE is given), now {given}; name a new folder \
+         for --run"
+    );
     Err(Failure::new(Exit::Usage, message))
 }
 

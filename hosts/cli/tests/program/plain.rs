@@ -44,7 +44,12 @@ fn text_becomes_an_encoder() {
     // With another text it is not the same run.
     fs::write(f.path("text"), "a fine film").unwrap();
     let message = f.expect(2, &line("run"));
-    assert!(message.contains("begun with the texts"), "{message}");
+    assert!(message.contains("begun with") && message.contains("--run"), "{message}");
+    // What would end it after hours ends it at once.
+    for (bad, code, says) in [("--margin 0.9", 2, "--margin is 0.9"), ("--glue @/nowhere", 3, "nowhere")] {
+        let message = f.expect(code, &format!("{} {bad}", line("early")));
+        assert!(message.contains(says) && !f.path("early").exists(), "{message}");
+    }
     let message = f.expect(3, &line("short"));
     assert!(message.contains("give a text of at least"), "{message}");
     fs::write(f.path("full"), format!("{}\na\n", SPECIAL.join("\n"))).unwrap();
@@ -80,6 +85,12 @@ fn calibration_serves_what_it_has_seen() {
     );
     let message = f.expect(2, &format!("{line} @/c --margin 0.5"));
     assert!(message.contains("--margin is 0.5"), "{message}");
+    let shipped = "calibrate --json --file @/train.tsv --rehearsal 5 --out @/tiny";
+    assert!(
+        json_lines(&f.expect(0, shipped))
+            .iter()
+            .any(|row| row["site"] == "layer.1.gate" && row["degree"] == 63)
+    );
     let message = f.expect(2, "calibrate --model @/model --out @/c");
     assert!(message.contains("--file, --glue or --text"), "{message}");
     assert!(!f.path("c").exists());
