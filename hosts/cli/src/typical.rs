@@ -8,7 +8,7 @@ use crate::exit::{Exit, Failure};
 use crate::work::{ModelArgs, Work};
 use std::path::Path;
 use veilformer::approx::ApproxError;
-use veilformer::transformer::{Config, Site};
+use veilformer::transformer::{Config, Kernel, Site};
 use veilformer_plain::data::Task;
 use veilformer_plain::parameters::Parameters;
 use veilformer_plain::sites::{Approximations, Budget, Ranges};
@@ -49,8 +49,16 @@ fn gradients(site: Site) -> f64 {
     }
 }
 
-fn budget(site: Site) -> Budget {
-    Budget { degree: 15, squarings: if matches!(site, Site::Kernel(_)) { 2 } else { 0 }, margin: 1.5 }
+/// As calibration has it, but for a Gaussian kernel that nothing was trained to keep in a narrow interval, and for softmax's
+/// sums of few tokens and of many.
+pub(crate) fn budget(config: &Config, site: Site) -> Budget {
+    let Budget { degree, .. } = tiny::budget(config, site);
+    let squarings = match site {
+        Site::Kernel(_) if config.kernel == Kernel::Gaussian => 2,
+        _ => 0,
+    };
+    let degree = if matches!(site, Site::Normaliser(_)) { 31 } else { degree };
+    Budget { degree, squarings, margin: 1.5 }
 }
 
 impl Typical {
@@ -117,7 +125,7 @@ impl Typical {
             ranges.note(site, low);
             ranges.note(site, high);
             if approximations.get(site).is_none() {
-                approximations.fit([site], &ranges, budget).map_err(unusable)?;
+                approximations.fit([site], &ranges, |site| budget(&config, site)).map_err(unusable)?;
                 is_assumed = true;
             }
             if approximations.gradient_bound(site).is_none() {

@@ -11,12 +11,13 @@ use crate::client::{Client, RELEASES, encoder};
 use crate::exit::{Exit, Failure};
 use crate::output::peak_memory;
 use crate::server::KeyStore;
+use crate::typical::budget;
 use std::cell::RefCell;
 use veilformer::ckks::client::SecretKey;
 use veilformer::ckks::encoding::words_to_read;
 use veilformer::ckks::server::bootstrap::BootstrapPlan;
 use veilformer::ckks::{Ciphertext, Parameters, ParametersLiteral, PrecisionStats};
-use veilformer::transformer::{Config, Executor, Kernel, Parameter, Site, Trainable, forward, forward_layer};
+use veilformer::transformer::{Config, Executor, Parameter, Site, Trainable, forward, forward_layer};
 use veilformer_engine::{Encrypted, Engine, Ring, Tensor, Watched, client, required_keys, with_algebra};
 use veilformer_multicore::Multicore;
 use veilformer_plain::executor::{Functions, PlainExecutor};
@@ -24,7 +25,7 @@ use veilformer_plain::finetune::FineTuner;
 use veilformer_plain::parameters::Parameters as Model;
 use veilformer_plain::random::Random;
 use veilformer_plain::run::{Example, embed, mask_tensor, observe};
-use veilformer_plain::sites::{Approximations, Budget};
+use veilformer_plain::sites::Approximations;
 use veilformer_plain::slots::Weights;
 use veilformer_plain::tensor::Tensor as Plain;
 use veilformer_plain::tiny;
@@ -96,17 +97,6 @@ impl Subject {
     }
 }
 
-fn budget(kernel: Kernel, site: Site) -> Budget {
-    let squarings = if kernel == Kernel::Gaussian && matches!(site, Site::Kernel(_)) { 2 } else { 0 };
-    let degree = match site {
-        Site::LossExp | Site::LossInverse | Site::Optimizer => 7,
-        // Sums of few tokens and of many.
-        Site::Normaliser(_) => 31,
-        _ => 15,
-    };
-    Budget { degree, squarings, margin: 1.5 }
-}
-
 /// A random model, its polynomials, and the sentences they were calibrated on.
 pub(super) struct Sample<'s> {
     subject: &'s Subject,
@@ -137,7 +127,7 @@ impl<'s> Sample<'s> {
         let data: Vec<_> = (0..subject.sentences + 1).map(|_| example()).collect();
         let unusable =
             |error: veilformer::approx::ApproxError| Failure::new(Exit::Failure, error.to_string());
-        let budget = |site| budget(config.kernel, site);
+        let budget = |site| budget(config, site);
         if let Some(trained) = subject.trained {
             let recipe = step::recipe(trained, Functions::Exact, 1000);
             let mut run = FineTuner::new(config, parameters.clone(), recipe);
