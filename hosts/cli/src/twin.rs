@@ -55,3 +55,27 @@ impl<'w> Twin<'w> {
         Ok(Trained { weights: tuner.parameters().clone(), losses, ranges: tuner.ranges().clone() })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::work::ModelArgs;
+    use veilformer::transformer::AdamWHe;
+    use veilformer_plain::tokenizer::Sequence;
+
+    #[test]
+    fn a_batch_that_is_not_full_has_its_sentences_again() {
+        let work = Work::load(&ModelArgs::shipped()).unwrap();
+        let sentence = |label: u8| {
+            let sequence = Sequence { tokens: vec![2; work.config.length], used: 1, truncated: false };
+            let example = Example { sequence, label: label.into() };
+            Sentence { text: String::new(), second: None, label: None, example }
+        };
+        let sentences: Vec<Sentence> = (0..7).map(sentence).collect();
+        let asked = Asked { steps: 1, optimizer: AdamWHe::paper(1e-2, 1e-2) };
+        let twin = Twin::new(&work, asked, &sentences, 4);
+        let labels: Vec<Vec<f32>> =
+            twin.batches.iter().map(|batch| batch.iter().map(|example| example.label).collect()).collect();
+        assert_eq!(labels, [[0.0, 1.0, 2.0, 3.0], [4.0, 5.0, 6.0, 4.0]]);
+    }
+}

@@ -237,6 +237,17 @@ mod tests {
     }
 
     #[test]
+    fn sequences_fill_columns() {
+        let degrees = Degrees { big: 1 << 16, small: 1 << 13 };
+        for length in [64, 128, 256] {
+            degrees.check_length(length).unwrap();
+        }
+        for (length, least) in [(16, 64), (63, 64), (100, 128)] {
+            assert_eq!(degrees.check_length(length), Err(Error::Tokens { length, least }));
+        }
+    }
+
+    #[test]
     fn sums_of_rows() {
         for (sentences, rows, columns) in [(3, 32, 16), (2, 64, 8), (3, 300, 16), (2, 512, 16)] {
             let places = Places::new(DEGREES, sentences, rows, columns).unwrap();

@@ -9,6 +9,7 @@ use veilformer_plain::model::{Model, Reached};
 use veilformer_plain::pretrain::{MASK, probe, stream};
 use veilformer_plain::recipe::tokenise;
 use veilformer_plain::run::{Example, observe};
+use veilformer_plain::sites::Ranges;
 use veilformer_plain::tiny;
 
 fn assets() -> PathBuf {
@@ -72,6 +73,25 @@ fn its_polynomials_serve_glue() {
             Site::Tanh => assert!(low > -4.5 && high < 4.5),
             _ => assert!(low > 0.3 && high < 5.0, "{site:?}: {low} to {high}"),
         }
+    }
+}
+
+#[test]
+fn a_hair_outside_is_no_escape() {
+    let model = shipped();
+    let site = Site::FinalNorm;
+    let interval = model.approximations.get(site).unwrap().interval();
+    let escape = |argument: f64| {
+        let mut seen = Ranges::new(&model.config);
+        seen.note(site, argument);
+        seen.escape(&model.approximations)
+    };
+    let (low, high, width) = (interval.low(), interval.high(), interval.width());
+    for inside in [low, high, low - 0.0009 * width, high + 0.0009 * width] {
+        assert_eq!(escape(inside), None, "{inside}");
+    }
+    for outside in [low - 0.0011 * width, high + 0.0011 * width, f64::INFINITY] {
+        assert_eq!(escape(outside), Some(site), "{outside}");
     }
 }
 
