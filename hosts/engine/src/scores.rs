@@ -165,8 +165,7 @@ impl<G: Algebra, M: Model> Engine<'_, G, M> {
                 query_columns = self.head_columns(&own, Side::Scatter)?;
             }
             if wanted[0] {
-                let bound = keys.entries.bound * length as f64;
-                let mixed = self.assemble(&Terms::of(&key_columns, &rows), bound, e.first)?;
+                let mixed = self.assemble(&Terms::of(&key_columns, &rows), keys.entries.bound, e.first)?;
                 let mixed = Self::tempered(mixed);
                 match by_query.pop() {
                     // Every sentence has a column to itself, so that no entry grows.
