@@ -217,3 +217,54 @@ pub fn seal(file: &mut [u8]) {
         file[end..].copy_from_slice(&trailer.to_le_bytes());
     }
 }
+
+pub const TOY: ParametersLiteral = ParametersLiteral::INSECURE_TOY;
+pub const TOY_32: ParametersLiteral = ParametersLiteral::INSECURE_TOY_32;
+
+pub fn ciphertext_file<W: Word>(literal: ParametersLiteral, level: usize) -> Vec<u8> {
+    let parameters = parameters(literal);
+    let machine = machine::<W>(parameters);
+    let (mut scratch, mut file) = (scratch(parameters), Stream::default());
+    let mut codec = Codec::new(&machine, parameters, &mut scratch).unwrap();
+    codec.write_ciphertext(&mut file, KEY, &ciphertext(&machine, level)).unwrap();
+    assert_eq!(file.0.len() as u64, ciphertext_len(parameters, level));
+    file.0
+}
+
+pub fn parameters_file(literal: ParametersLiteral) -> Vec<u8> {
+    let mut file = Stream::default();
+    write_parameters(&mut file, parameters(literal)).unwrap();
+    assert_eq!(file.0.len() as u64, PARAMETERS_LEN);
+    file.0
+}
+
+/// Reads one ciphertext that must be alone, and gives it up at once.
+pub fn try_ciphertext<A: Accelerator>(
+    codec: &mut Codec<'_, A>,
+    key: Option<KeyTag>,
+    source: impl Source,
+) -> Result<usize, Error> {
+    let mut reader = Reader::new(source);
+    let level = codec.read_ciphertext(&mut reader, key)?.level();
+    reader.finish()?;
+    Ok(level)
+}
+
+pub fn read_ciphertext(
+    expected: &'static Parameters,
+    key: Option<KeyTag>,
+    bytes: &[u8],
+) -> Result<usize, Error> {
+    let machine = machine::<u64>(expected);
+    let mut scratch = scratch(expected);
+    try_ciphertext(&mut Codec::new(&machine, expected, &mut scratch).unwrap(), key, bytes)
+}
+
+/// The header with some bytes replaced and its checksum made right again; the
+/// payload's too.
+pub fn forged(file: &[u8], at: usize, bytes: &[u8]) -> Vec<u8> {
+    let mut file = file.to_vec();
+    file[at..at + bytes.len()].copy_from_slice(bytes);
+    seal(&mut file);
+    file
+}
