@@ -298,7 +298,7 @@ impl<A: Accelerator<Word = u64>> Disk<'_, A> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bootstrap::{Constants, refreshing_keys};
+    use crate::bootstrap::refreshing_keys;
     use crate::client::{Client, RELEASES};
     use crate::keyfile::{KeyLayout, Making, Title};
     use indicatif::ProgressBar;
@@ -329,7 +329,7 @@ mod tests {
         making.finish(&path).unwrap();
         let index = KeyIndex::read(&path, layout.count() as u64).unwrap();
         let encoder = crate::client::encoder(parameters.degree()).unwrap();
-        let constants = Constants::new(&accelerator, &parameters, &encoder).unwrap();
+        let constants = veilformer_engine::bootstrap_constants(&accelerator, &parameters, &encoder).unwrap();
         let public = client.public_key(&secret).unwrap();
         let values = vec![Complex::new(0.5, -0.25); parameters.slots()];
         let level = BootstrapPlan::new(&parameters).unwrap().floor();
@@ -345,7 +345,7 @@ mod tests {
                 keys.load_all(|| ()).unwrap();
             }
             let evaluator = Evaluator::new(&accelerator, &parameters, &keys).unwrap();
-            let bootstrap = Bootstrap::new(evaluator, constants.limbs()).unwrap();
+            let bootstrap = Bootstrap::new(evaluator, &constants).unwrap();
             for _ in 0..runs {
                 let (before, began) = (keys.loads(), Instant::now());
                 let y = accelerator.run(|| bootstrap.refresh(&x)).unwrap();

@@ -1,6 +1,5 @@
 //! The server's half of the slot executor, for its bench. Nothing here can hold a secret.
 
-use crate::bootstrap::Constants;
 use crate::exit::Failure;
 pub(crate) use crate::keystore::KeyStore;
 use crate::model::LoadedModel;
@@ -10,6 +9,7 @@ use veilformer::ckks::server::bootstrap::Bootstrap;
 use veilformer::ckks::{Ciphertext, Parameters};
 use veilformer::transformer::forward;
 use veilformer::transformer::slots::{EncryptedSlots, Scratch, SlotExecutor, SlotTensor};
+use veilformer_engine::bootstrap_constants;
 
 /// Memory of a server under one set of parameters.
 pub(crate) struct Server<'a, A: Accelerator<Word = u64>> {
@@ -37,12 +37,12 @@ impl<'a, A: Accelerator<Word = u64>> Server<'a, A> {
         let scratch = Scratch::new(degree, &mut reals, &mut integers)?;
         let evaluator = Evaluator::new(self.accelerator, self.parameters, &self.keys)?;
         let constants = match self.parameters.bootstrap() {
-            Some(_) => Some(Constants::new(self.accelerator, self.parameters, &encoder)?),
+            Some(_) => Some(bootstrap_constants(self.accelerator, self.parameters, &encoder)?),
             None => None,
         };
         let mut slots = EncryptedSlots::new(evaluator, &encoder, scratch);
         if let Some(constants) = &constants {
-            slots = slots.with_bootstrap(Bootstrap::new(evaluator, constants.limbs())?);
+            slots = slots.with_bootstrap(Bootstrap::new(evaluator, constants)?);
         }
         let view = model.view();
         let mut executor = SlotExecutor::new(slots, &view)?;

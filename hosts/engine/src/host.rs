@@ -35,7 +35,7 @@ where
     K: KeySource<A> + ?Sized,
     E: From<Error>,
 {
-    with_constants(big, small, constants, work)
+    with_constants(big, small, bootstrap_constants, work)
 }
 
 /// The same with the constants of bootstrapping that `prepare` makes.
@@ -69,8 +69,11 @@ where
     work(Encrypted::new(slots, bootstrap, &ring)?)
 }
 
-/// The plaintexts of a bootstrap.
-fn constants<A: Accelerator<Word = u64>>(
+/// The plaintexts of a bootstrap, in an accelerator's memory.
+///
+/// # Errors
+/// Parameters without bootstrapping; out of limbs.
+pub fn bootstrap_constants<A: Accelerator<Word = u64>>(
     accelerator: &A,
     parameters: &Parameters,
     encoder: &Encoder<'_>,

@@ -46,7 +46,7 @@ pub use algebra::{Algebra, Halves, Matrix, Rings};
 pub use encrypted::Encrypted;
 pub use error::Error;
 pub use executor::{Engine, stream_bound};
-pub use host::{Ring, with_algebra};
+pub use host::{Ring, bootstrap_constants, with_algebra};
 pub use keys::required_keys;
 pub use optimizer::least_epsilon;
 pub use places::{Degrees, Place, Places, RowSum};

@@ -2,7 +2,7 @@
 
 use super::scheme::values;
 use super::{Figure, Setting};
-use crate::bootstrap::{Constants, refreshing_keys};
+use crate::bootstrap::refreshing_keys;
 use crate::client::{Client, RELEASES};
 use crate::exit::Failure;
 use crate::output::cpu_seconds;
@@ -52,9 +52,9 @@ pub(super) fn measure(
         }
         let seconds = began.elapsed().as_secs_f64();
         let encoder = crate::client::encoder(parameters.degree())?;
-        let constants = Constants::new(&accelerator, &parameters, &encoder)?;
+        let constants = veilformer_engine::bootstrap_constants(&accelerator, &parameters, &encoder)?;
         let evaluator = Evaluator::new(&accelerator, &parameters, &keys)?;
-        let bootstrap = Bootstrap::new(evaluator, constants.limbs())?;
+        let bootstrap = Bootstrap::new(evaluator, &constants)?;
         let public = client.public_key(&secret)?;
         let values: Vec<Complex> = values(2 * parameters.slots(), 3)
             .chunks_exact(2)
