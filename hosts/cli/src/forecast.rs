@@ -7,11 +7,13 @@ use crate::output::{Table, bytes, seconds};
 use crate::typical::Typical;
 use serde::Serialize;
 use std::collections::BTreeMap;
-use veilformer::ckks::Parameters;
 use veilformer::ckks::server::bootstrap::BootstrapPlan;
+use veilformer::ckks::{KeyRequests, Parameters};
+use veilformer::transformer::Trainable;
 use veilformer_engine::Operation;
 use veilformer_engine::plan::{Count, Job, Kernel, Phase, Rates, Refusal, Share, Subject, count, job_keys};
 use veilformer_multicore::Multicore;
+use veilformer_plain::slots::Weights;
 
 /// All operations of one kind.
 #[derive(Serialize)]
@@ -49,6 +51,8 @@ pub(crate) struct Forecast {
     /// Whether intervals, bounds or weights are assumed ones.
     assumed: bool,
     job: &'static str,
+    /// Weights that are encrypted.
+    encrypted: &'static str,
     sentences: usize,
     parameters: Option<&'static str>,
     security_bits: u32,
@@ -92,6 +96,28 @@ pub(crate) fn rates(parameters: &Parameters, threads: usize) -> Result<[Rates; 2
     Ok([measure(parameters)?, measure(&small)?])
 }
 
+/// Runs a job dry: the keys it asks for and what it takes.
+///
+/// # Errors
+/// Why it cannot work, and what would help.
+pub(crate) fn dry_run(
+    parameters: &Parameters,
+    weights: &Weights<'_>,
+    sentences: usize,
+    job: &Job,
+    threads: usize,
+) -> Result<([KeyRequests; 2], Count), Failure> {
+    let refused = |refused: Refusal| {
+        let failure = Failure::from(refused.error);
+        let failure = Failure { message: refused.to_string(), ..failure };
+        refusal(failure, parameters)
+    };
+    let keys = job_keys(parameters, weights.config, job).map_err(|error| refused(error.into()))?;
+    let subject = Subject { parameters, keys: &keys, threads, limbs: [usize::MAX >> 1; 2] };
+    let count = count(&subject, weights, sentences, job).map_err(refused)?;
+    Ok((keys, count))
+}
+
 /// Plans a job, or says why it cannot work and what would help.
 pub(crate) fn forecast(
     parameters: &Parameters,
@@ -102,22 +128,22 @@ pub(crate) fn forecast(
     rates: &[Rates; 2],
 ) -> Result<Forecast, Failure> {
     let small = parameters.small_ring()?;
-    let weights = model.weights();
-    let refused = |refused: Refusal| {
-        let failure = Failure::from(refused.error);
-        let failure = Failure { message: refused.to_string(), ..failure };
-        refusal(failure, parameters)
-    };
-    let keys = job_keys(parameters, &model.config, job).map_err(|error| refused(error.into()))?;
-    let subject = Subject { parameters, keys: &keys, threads, limbs: [usize::MAX >> 1; 2] };
-    let count = count(&subject, &weights, sentences, job).map_err(refused)?;
+    let (keys, count) = dry_run(parameters, &model.weights(), sentences, job, threads)?;
     let limb = [parameters.degree(), small.degree()].map(|degree| 8 * degree as u64);
     let bytes_of = |limbs: [usize; 2]| limbs[0] as u64 * limb[0] + limbs[1] as u64 * limb[1];
     let plan = BootstrapPlan::new(parameters)?;
     Ok(Forecast {
         model: model.name.clone(),
         assumed: model.is_assumed,
-        job: if *job == Job::Inference { "inference" } else { "step" },
+        job: match job {
+            Job::Inference(_) => "inference",
+            Job::Step(..) => "step",
+        },
+        encrypted: match job.encrypted() {
+            None => "none",
+            Some(Trainable::Adapters) => "LoRA and the head",
+            Some(_) => "all matrices",
+        },
         sentences,
         parameters: parameters.name(),
         security_bits: if parameters.is_insecure() { 0 } else { 128 },
@@ -258,6 +284,7 @@ impl Forecast {
         for (what, value) in [
             ("model", format!("{}{assumed}", self.model)),
             ("job", format!("{} of {} sentences, {} threads", self.job, self.sentences, self.threads)),
+            ("encrypted weights", self.encrypted.into()),
             ("parameters", self.parameters.unwrap_or("unnamed").into()),
             ("security", security),
             (

@@ -80,7 +80,7 @@ impl Typical {
                 let message = format!(
                     "--config: {part:?} is no size; expected for instance layers=2,width=768,heads=12,length=128; \
                      there are layers, width, heads, length, feed_forward, head_rank, head_hidden, classes, \
-                     first_norm (0 or 1)"
+                     first_norm and softmax (0 or 1)"
                 );
                 Failure::new(Exit::Usage, message)
             };
@@ -96,6 +96,8 @@ impl Typical {
                 "head_hidden" => config.head_hidden = value,
                 "classes" => config.classes = value,
                 "first_norm" => config.first_norm = value != 0,
+                "softmax" if value != 0 => config.kernel = Kernel::Softmax,
+                "softmax" => config.kernel = Kernel::Gaussian,
                 _ => return Err(usage()),
             }
         }

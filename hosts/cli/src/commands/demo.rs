@@ -16,7 +16,7 @@ use clap::Parser;
 use serde::Serialize;
 use std::fs;
 use std::path::PathBuf;
-use veilformer::transformer::AdamWHe;
+use veilformer::transformer::{AdamWHe, Trainable};
 use veilformer_engine::plan::Job;
 use veilformer_plain::data::Task;
 use veilformer_plain::executor::Functions;
@@ -213,7 +213,8 @@ impl Story<'_> {
             let model = Typical::load(None, Some(Task::Sst2), rank)?;
             forecast(&parameters, &model, self.args.sentences.into(), job, threads, &rates)
         };
-        Ok([plan(0, &Job::Inference)?, plan(2, &Job::Step(self.asked().optimizer))?])
+        let step = Job::Step(Trainable::Adapters, self.asked().optimizer);
+        Ok([plan(0, &Job::Inference(None))?, plan(2, &step)?])
     }
 
     /// Evaluation keys alone go where the server reads.

@@ -18,7 +18,7 @@ use veilformer::accel::Accelerator;
 use veilformer::ckks::server::bootstrap::BootstrapPlan;
 use veilformer::ckks::{KeyId, Parameters};
 use veilformer::ring::Basis;
-use veilformer::transformer::AdamWHe;
+use veilformer::transformer::{AdamWHe, Trainable};
 use veilformer_engine::plan::Job;
 use veilformer_multicore::Multicore;
 use veilformer_plain::data::Task;
@@ -37,7 +37,8 @@ pub(crate) struct Args {
     /// The product is one of two encrypted matrices, not of one and weights
     #[arg(long, requires = "product")]
     encrypted: bool,
-    /// Sizes of a model that does not exist yet, for instance layers=2,width=768,heads=12,length=128
+    /// Sizes of a model that does not exist yet, for instance layers=2,width=768,heads=12,length=128; softmax=1
+    /// for softmax attention instead of the Gaussian kernel
     #[arg(long, value_name = "SIZES", conflicts_with_all = ["model", "keys", "bootstrap", "product"])]
     config: Option<String>,
     /// The task: one of CoLA, MRPC, RTE, STS-B, SST-2, QNLI
@@ -55,6 +56,9 @@ pub(crate) struct Args {
     /// A step of fine-tuning
     #[arg(long)]
     train: bool,
+    /// All matrices of the encoder and the head encrypted, not LoRA and the head alone
+    #[arg(long, conflicts_with_all = ["lora_rank", "bootstrap", "product", "keys"])]
+    full: bool,
     /// Inference, as without --train
     #[arg(long, conflicts_with = "train")]
     infer: bool,
@@ -196,10 +200,16 @@ fn only_bootstrap(parameters: &Parameters, unit: f64, output: Output) -> Result<
 
 /// A job of the encrypted executor.
 fn job(args: &Args, parameters: &Parameters, output: Output) -> Result<(), Failure> {
-    let (job, rank) = if args.train {
-        (Job::Step(AdamWHe::paper(1e-3, 1e-2)), args.lora_rank.unwrap_or(2))
+    let rank = args.lora_rank.unwrap_or(if args.train && !args.full { 2 } else { 0 });
+    let encrypted = match (args.full, rank) {
+        (true, _) => Some(Trainable::Matrices),
+        (false, 0) => None,
+        (false, _) => Some(Trainable::Adapters),
+    };
+    let job = if args.train {
+        Job::Step(encrypted.unwrap_or(Trainable::Adapters), AdamWHe::paper(1e-3, 1e-2))
     } else {
-        (Job::Inference, args.lora_rank.unwrap_or(0))
+        Job::Inference(encrypted)
     };
     let model = match &args.config {
         Some(sizes) => Typical::of_sizes(sizes, args.task, rank.into())?,
@@ -237,7 +247,7 @@ pub(crate) fn run(args: &Args, output: Output) -> Result<(), Failure> {
     if has_small_ring && !args.bootstrap && args.product.is_none() && !args.keys {
         return job(args, &parameters, output);
     }
-    if args.config.is_some() || args.train {
+    if args.config.is_some() || args.train || args.full {
         let message = "the encrypted executor needs parameters with a small ring: --parameters n16/matrix";
         return Err(Failure::new(Exit::Usage, message));
     }

@@ -86,6 +86,25 @@ fn a_model_that_does_not_fit_is_a_usage_error_with_the_way_out() {
 }
 
 #[test]
+fn jobs_of_every_kind_are_planned_at_full_parameters() {
+    let plan = |rest: &str| {
+        let line = format!("plan --json --threads 2 {rest}");
+        json_lines(&expect(0, &line.split(' ').collect::<Vec<_>>())).remove(0)
+    };
+    // A step at BERT's width: nothing of it overflows.
+    let large = plan("--config layers=2,width=768,heads=12,length=128 --train");
+    assert_eq!((&large["job"], &large["encrypted"]), (&"step".into(), &"LoRA and the head".into()));
+    let small = "--config layers=1,width=32,heads=2,length=16";
+    let bootstraps = |plan: &Value| plan["bootstraps"].as_u64().unwrap();
+    let inference = plan(&format!("{small} --batch 4"));
+    assert_eq!((&inference["job"], &inference["encrypted"]), (&"inference".into(), &"none".into()));
+    let full = plan(&format!("{small},softmax=1 --batch 4 --train --full"));
+    assert_eq!((&full["job"], &full["encrypted"]), (&"step".into(), &"all matrices".into()));
+    assert!(bootstraps(&large) > bootstraps(&full) && bootstraps(&full) > bootstraps(&inference));
+    expect(2, &["plan", "--full", "--lora-rank", "2"]);
+}
+
+#[test]
 fn benches_report_under_their_names() {
     let out = expect(0, &["bench", "--json", "--runs", "3", "--filter", "ntt_forward/4096,rotate/n13/3"]);
     let lines = json_lines(&out);

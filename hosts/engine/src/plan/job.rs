@@ -14,25 +14,34 @@ use veilformer::transformer::{
 /// What is asked of a model.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Job {
-    /// Outputs of a batch.
-    Inference,
-    /// One step of fine-tuning its LoRA matrices and head.
-    Step(AdamWHe),
-    /// One step of fine-tuning all its matrices.
-    Full(AdamWHe),
+    /// Outputs of a batch, and which weights are encrypted.
+    Inference(Option<Trainable>),
+    /// One step of fine-tuning, of these weights.
+    Step(Trainable, AdamWHe),
 }
 
-/// The keys of both rings for a job: with those of encrypted weights where the model has any.
+impl Job {
+    /// The weights that are encrypted.
+    pub fn encrypted(&self) -> Option<Trainable> {
+        match *self {
+            Self::Inference(encrypted) => encrypted,
+            Self::Step(trained, _) => Some(trained),
+        }
+    }
+}
+
+/// The phase in which encrypted weights arrive: once for all batches.
+pub const WEIGHTS: &str = "weights";
+
+/// The keys of both rings for a job.
 ///
 /// # Errors
 /// Those of [`required_keys`].
 pub fn job_keys(parameters: &Parameters, config: &Config, job: &Job) -> Result<[KeyRequests; 2], Error> {
-    let trained = config.lora_rank > 0 || *job != Job::Inference;
-    required_keys::<Counting, CountedKeys>(parameters, config, trained)
+    required_keys::<Counting, CountedKeys>(parameters, config, job.encrypted().is_some())
 }
 
-/// Runs a job dry: phases `weights` where the model has encrypted ones, `forward`, and of a step `backward` and
-/// `optimizer`.
+/// Runs a job dry: phases [`WEIGHTS`] where some are encrypted, `forward`, and of a step `backward` and `optimizer`.
 ///
 /// # Errors
 /// Those of the real run.
@@ -57,13 +66,13 @@ fn run<M: Model>(
     job: &Job,
 ) -> Result<(), Error> {
     let (config, plan) = (model.config(), BootstrapPlan::new(parameters)?);
-    let set = if matches!(job, Job::Full(_)) { Trainable::Matrices } else { Trainable::Adapters };
-    let mut engine = Engine::new(dry, model, sentences)?.with_trained(set)?;
+    let mut engine = Engine::new(dry, model, sentences)?;
     let sent = |count: usize, level: usize| -> Result<Vec<_>, Error> {
         (0..count).map(|_| Ok(recorder.sent(level)?)).collect()
     };
-    if config.lora_rank > 0 || *job != Job::Inference {
-        recorder.phase("weights");
+    if let Some(set) = job.encrypted() {
+        engine = engine.with_trained(set)?;
+        recorder.phase(WEIGHTS);
         let places: TrainedPlaces = engine.trained_places()?;
         let (count, both) = (places.places().ciphertexts(), places.places().has_upper_half());
         let uppers = (0..count).map(|_| both.then(|| recorder.sent(plan.output())).transpose());
@@ -75,7 +84,7 @@ fn run<M: Model>(
     let inputs = sent(engine.inner().input_places()?.ciphertexts(), plan.coefficient_level())?;
     let masks = sent(engine.inner().score_places()?.ciphertexts(), plan.output())?;
     let (x, mask) = (engine.inner().input(&inputs)?, engine.inner().mask(masks)?);
-    let (Job::Step(optimizer) | Job::Full(optimizer)) = job else {
+    let Job::Step(_, optimizer) = job else {
         return forward(config, &mut engine, x, &mask).map(drop);
     };
     engine.inner().record(true);

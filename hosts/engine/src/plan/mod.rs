@@ -26,7 +26,7 @@ mod phases;
 mod rates;
 
 pub use counting::{CountedLimb, Counting};
-pub use job::{Job, count, job_keys};
+pub use job::{Job, WEIGHTS, count, job_keys};
 pub use keys::{CountedKeys, Used};
 pub use meter::{Kernel, Work};
 pub use phases::{Phase, Recorder, Refusal, Share, Stand};

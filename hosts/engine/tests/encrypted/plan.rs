@@ -27,8 +27,8 @@ fn carry_out(sample: &Sample, world: &World, job: &Job) -> (BTreeMap<Operation, 
         }
         let batch = send_batch(&engine, &client, sample, world);
         match job {
-            Job::Inference => engine.infer(batch).unwrap(),
-            Job::Step(optimizer) | Job::Full(optimizer) => engine.train(batch, optimizer, 1, 2).unwrap(),
+            Job::Inference(_) => engine.infer(batch).unwrap(),
+            Job::Step(_, optimizer) => engine.train(batch, optimizer, 1, 2).unwrap(),
         };
     });
     (seen.into_inner(), world.peak_limbs())
@@ -36,10 +36,12 @@ fn carry_out(sample: &Sample, world: &World, job: &Job) -> (BTreeMap<Operation, 
 
 #[test]
 fn a_dry_run_counts_what_an_encrypted_one_does() {
-    let step = Job::Step(AdamWHe::paper(2e-2, 1e-2));
-    for (layers, first_norm, rank, job) in
-        [(1, false, 0, Job::Inference), (2, true, 2, Job::Inference), (1, true, 2, step)]
-    {
+    let adapters = Trainable::Adapters;
+    for (layers, first_norm, rank, job) in [
+        (1, false, 0, Job::Inference(None)),
+        (2, true, 2, Job::Inference(Some(adapters))),
+        (1, true, 2, Job::Step(adapters, AdamWHe::paper(2e-2, 1e-2))),
+    ] {
         let world = World::new(ParametersLiteral::INSECURE_TOY_MATRIX, LIMBS);
         let sample = Sample::new(config(layers, first_norm, rank), 2);
         let (operations, peak) = carry_out(&sample, &world, &job);
@@ -85,8 +87,8 @@ fn baselines_fit_secure_parameters() {
         (Kernel::Gaussian, Trainable::Matrices),
         (Kernel::Softmax, Trainable::Matrices),
     ] {
-        let full = trained == Trainable::Matrices;
-        let (job, lora_rank) = if full { (Job::Full(optimizer), 0) } else { (Job::Step(optimizer), 2) };
+        let job = Job::Step(trained, optimizer);
+        let lora_rank = if trained == Trainable::Matrices { 0 } else { 2 };
         let sizes =
             Config { width: 128, length: 64, feed_forward: 256, head_hidden: 128, ..config(2, false, 0) };
         let sample = Sample::with_trained(Config { kernel, lora_rank, classes: 2, ..sizes }, trained, 1);
@@ -120,8 +122,11 @@ fn random_jobs_are_refused_or_succeed() {
             head_rank: of(&[0, 0, 0, 2]),
             ..config(of(&[1, 2, 3]), of(&[0, 1]) == 1, rank)
         };
-        let job =
-            if rank > 0 && of(&[0, 1]) == 1 { Job::Step(AdamWHe::paper(2e-2, 1e-2)) } else { Job::Inference };
+        let encrypted = (rank > 0).then_some(Trainable::Adapters);
+        let job = match encrypted {
+            Some(set) if of(&[0, 1]) == 1 => Job::Step(set, AdamWHe::paper(2e-2, 1e-2)),
+            _ => Job::Inference(encrypted),
+        };
         let sample = Sample::new(config, seed);
         let model = sample.weights();
         let keys = job_keys(parameters, &sample.config, &job).map_err(Refusal::from);
@@ -142,7 +147,7 @@ fn random_jobs_are_refused_or_succeed() {
     // Two of them on ciphertexts: the smallest of each job.
     planned.sort_by_key(|(peak, ..)| *peak);
     for wanted in [true, false] {
-        let of_job = planned.iter().find(|(.., job)| (*job == Job::Inference) == wanted);
+        let of_job = planned.iter().find(|(.., job)| matches!(job, Job::Inference(_)) == wanted);
         let (_, sample, job) = of_job.unwrap();
         let world = World::new(ParametersLiteral::INSECURE_TOY_MATRIX, LIMBS);
         carry_out(sample, &world, job);
