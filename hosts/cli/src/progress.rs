@@ -2,19 +2,19 @@
 
 use crate::output::Output;
 use indicatif::ProgressBar;
-use std::cell::Cell;
 use veilformer_engine::{Moment, Operation};
 
-/// A job of equal parts, on a bar. The first part tells how many operations the others will take.
+/// A job of equal parts, on a bar.
 pub(crate) struct Progress {
     bar: ProgressBar,
-    /// Of the part that is under way.
-    operations: Cell<u64>,
+    /// Of a part.
+    operations: u64,
 }
 
 impl Progress {
-    pub(crate) fn new(output: Output, what: &'static str) -> Self {
-        Self { bar: output.progress(what, 0), operations: Cell::new(0) }
+    /// Parts of so many operations each.
+    pub(crate) fn new(output: Output, what: &'static str, operations: u64) -> Self {
+        Self { bar: output.progress(what, operations), operations }
     }
 
     /// What counts operations.
@@ -22,22 +22,20 @@ impl Progress {
         |operation, moment| {
             tracing::debug!(?operation, ?moment);
             if moment == Moment::End {
-                self.operations.set(self.operations.get() + 1);
                 self.bar.inc(1);
             }
         }
     }
 
-    /// A part begins.
-    pub(crate) fn begin(&self) {
-        self.operations.set(0);
+    /// The first of so many parts begins; what came before does not count.
+    pub(crate) fn begin(&self, parts: usize) {
+        self.bar.set_length(self.operations * parts as u64);
+        self.bar.reset();
     }
 
-    /// A part has ended: so many are done, of so many.
-    pub(crate) fn end(&self, done: usize, parts: usize) {
-        let each = self.operations.get();
-        self.bar.set_length(each * parts as u64);
-        self.bar.set_position(each * done as u64);
+    /// So many parts are done.
+    pub(crate) fn done(&self, parts: usize) {
+        self.bar.set_position(self.operations * parts as u64);
     }
 
     /// Says something between parts.

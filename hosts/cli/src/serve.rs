@@ -6,6 +6,7 @@ use crate::commands::{
     EVALUATION, EVALUATION_KEYS, EVALUATION_SMALL, SECRET_KEY, SMALL_KEYS, expect_bundle, open,
 };
 use crate::exit::{Exit, Failure, InFile};
+use crate::forecast::dry_run;
 use crate::keyfile::check_finished;
 use crate::keystore::{KeyIndex, KeyStore};
 use crate::output::{Output, bytes};
@@ -16,14 +17,37 @@ use veilformer::accel::Accelerator;
 use veilformer::ckks::KeyRequests;
 use veilformer::ckks::client::KeyTag;
 use veilformer::wire::Expected;
+use veilformer_engine::plan::{Job, WEIGHTS};
 use veilformer_engine::{Encrypted, Ring, required_keys, with_algebra};
 use veilformer_multicore::Multicore;
 
-/// Limbs that a job may take beside its keys, of the big ring and of the small one. A pool takes memory when it is
-/// asked for a limb, so this bounds what a job can take and reserves nothing.
-const WORKING: [usize; 2] = [1 << 14, 1 << 17];
-/// Of those, limbs of the big ring that memory is kept free for when keys are given the rest.
-const EXPECTED: usize = 1 << 12;
+/// What a batch of a job takes, by a dry run.
+pub(crate) struct Demand {
+    /// Operations.
+    pub(crate) operations: u64,
+    /// Limbs of the big ring and of the small one, beside keys.
+    limbs: [usize; 2],
+}
+
+impl Demand {
+    /// # Errors
+    /// Why the job cannot work: better known now than in the middle of it.
+    pub(crate) fn of(
+        work: &Work,
+        rings: &Rings,
+        sentences: usize,
+        job: &Job,
+        threads: usize,
+    ) -> Result<Self, Failure> {
+        let (_, count) = dry_run(&rings.big, &work.view(), sentences, job, threads)?;
+        let of_a_batch = count.phases.iter().filter(|phase| phase.name != WEIGHTS);
+        let operations = of_a_batch.flat_map(|phase| phase.shares.values()).map(|share| share.count as u64);
+        Ok(Self {
+            operations: operations.sum(),
+            limbs: [0, 1].map(|i: usize| count.peak[i] - count.key_limbs[i]),
+        })
+    }
+}
 
 /// The keys of both rings that a work needs: of inference, or of training too.
 pub(crate) fn requests(work: &Work, rings: &Rings, trained: bool) -> Result<[KeyRequests; 2], Failure> {
@@ -87,16 +111,16 @@ impl ServerKeys {
     }
 
     /// Limbs that keys of the big ring may take in memory: `asked` for both rings, of which all of the small ring's are
-    /// in memory, or as much as the machine has.
+    /// in memory, or as much as the machine has beside what a job takes.
     ///
     /// # Errors
     /// Out of resources when less was asked for than that, and keys in use at once, take.
-    pub(crate) fn room(&self, asked: Option<Size>) -> Result<usize, Failure> {
+    pub(crate) fn room(&self, asked: Option<Size>, demand: &Demand) -> Result<usize, Failure> {
         let [big, small] = self.rings.both();
         let of_small = (8 * small.degree() * self.indexes[1].limbs(small)) as u64;
         let rest = asked.map(|Size(bytes)| Size(bytes.saturating_sub(of_small)));
         let factor = self.rings.degrees().factor();
-        let others = EXPECTED + self.indexes[1].limbs(small) / factor;
+        let others = demand.limbs[0] + (demand.limbs[1] + self.indexes[1].limbs(small)) / factor;
         self.indexes[0].room(big, rest, others).map_err(|failure| {
             let small = bytes(of_small);
             Failure {
@@ -106,9 +130,12 @@ impl ServerKeys {
         })
     }
 
-    /// Limbs that the pools of both rings may hand out when keys of the big ring have so much room.
-    pub(crate) fn limbs(&self, room: usize) -> [usize; 2] {
-        [room + WORKING[0], self.indexes[1].limbs(&self.rings.small) + WORKING[1]]
+    /// Limbs that the pools of both rings may hand out when keys of the big ring have so much room: a quarter more than a
+    /// dry run's, for threads that come in another order. A pool takes memory when it is asked for a limb, so this
+    /// reserves nothing.
+    pub(crate) fn limbs(&self, room: usize, demand: &Demand) -> [usize; 2] {
+        let keys = [room, self.indexes[1].limbs(&self.rings.small)];
+        [0, 1].map(|i: usize| keys[i] + demand.limbs[i] + demand.limbs[i] / 4)
     }
 
     /// Keys over the accelerators, those that have room loaded.

@@ -9,7 +9,7 @@ use crate::output::{Output, Phases, bytes, count, peak_memory, seconds};
 use crate::progress::Progress;
 use crate::rings::Carrier;
 use crate::run::{Asked, Recipe, RunFolder};
-use crate::serve::{ServerKeys, with_keys};
+use crate::serve::{Demand, ServerKeys, with_keys};
 use crate::stop;
 use crate::work::{ModelArgs, Work};
 use serde::Serialize;
@@ -17,7 +17,8 @@ use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 use veilformer::ckks::Ciphertext;
-use veilformer::transformer::{AdamWHe, Loss};
+use veilformer::transformer::{AdamWHe, Loss, Trainable};
+use veilformer_engine::plan::Job;
 use veilformer_engine::{Algebra, Engine, Watched};
 use veilformer_plain::slots::Weights as View;
 use veilformer_plain::tiny;
@@ -143,8 +144,10 @@ pub(super) fn carry_out(args: &Args, output: Output) -> Result<Report, Failure> 
     let recipe = Recipe::new(&work, &keys.rings.big, keys.owner, &asked, &batches)?;
     let folder = RunFolder::open(&args.run, &recipe)?;
     let threads = args.threads.count();
-    let room = keys.room(args.key_memory)?;
-    let (parameters, limbs) = (keys.rings.both(), keys.limbs(room));
+    let job = Job::Step(Trainable::Adapters, asked.optimizer);
+    let demand = Demand::of(&work, &keys.rings, size, &job, threads)?;
+    let room = keys.room(args.key_memory, &demand)?;
+    let (parameters, limbs) = (keys.rings.both(), keys.limbs(room, &demand));
     let stop = stop::on_interrupt()?;
     let training = Training {
         output,
@@ -152,6 +155,7 @@ pub(super) fn carry_out(args: &Args, output: Output) -> Result<Report, Failure> 
         keys: &keys,
         room,
         size,
+        operations: demand.operations,
         batches: &batches,
         recipe,
         folder: &folder,
@@ -179,6 +183,8 @@ struct Training<'w> {
     keys: &'w ServerKeys,
     room: usize,
     size: usize,
+    /// Of a step.
+    operations: u64,
     batches: &'w [PathBuf],
     recipe: Recipe,
     folder: &'w RunFolder,
@@ -193,7 +199,7 @@ impl RingsWork for Training<'_> {
         let threads = accelerators[0].host().threads();
         let stores = self.keys.load(accelerators, self.room, threads, self.output)?;
         let rings = &self.keys.rings;
-        let progress = Progress::new(self.output, "fine-tune");
+        let progress = Progress::new(self.output, "fine-tune", self.operations);
         let view = self.work.view();
         let kept = with_keys(rings, accelerators, &stores, |algebra| {
             let watched = Watched::new(algebra, progress.observer());
@@ -251,9 +257,9 @@ impl Training<'_> {
             }
         };
         phases.end("load");
+        progress.begin((steps - done) as usize);
         for step in done + 1..=steps {
             let start = Instant::now();
-            progress.begin();
             let batch = Batch::read(&self.batches[recipe.batch_of(step)], work, rings, &mut big)?;
             let places = [batch.first, batch.sentences, batch.size];
             let outputs = engine
@@ -263,7 +269,7 @@ impl Training<'_> {
             answer.write(&self.folder.answer(step), work, rings, self.keys.owner, &mut small, true)?;
             let checkpoint_bytes = self.save(engine, step, &mut big)?;
             let (took, left) = (start.elapsed().as_secs_f64(), u64::from(steps - step));
-            progress.end((step - done) as usize, (steps - done) as usize);
+            progress.done((step - done) as usize);
             let told = StepDone { step, steps, sentences: places[1], seconds: took, checkpoint_bytes };
             self.output.json(&told)?;
             let left = seconds(took * left as f64);

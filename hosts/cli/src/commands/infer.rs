@@ -9,12 +9,14 @@ use crate::files::check_free;
 use crate::output::{Output, Phases, bytes, count, peak_memory, seconds};
 use crate::progress::Progress;
 use crate::rings::Carrier;
-use crate::serve::{ServerKeys, with_keys};
+use crate::serve::{Demand, ServerKeys, with_keys};
 use crate::weights;
 use crate::work::{ModelArgs, Work};
 use serde::Serialize;
 use std::fs;
 use std::path::PathBuf;
+use veilformer::transformer::Trainable;
+use veilformer_engine::plan::Job;
 use veilformer_engine::{Engine, Watched};
 
 #[derive(Debug, clap::Args)]
@@ -83,9 +85,13 @@ pub(super) fn carry_out(args: &Args, output: Output) -> Result<Report, Failure> 
     let size = batch::common_size(&batches, &work, &keys.rings, keys.owner, false)?;
     let answers = files(args, batches.len())?;
     let threads = args.threads.count();
-    let room = keys.room(args.key_memory)?;
-    let (parameters, limbs) = (keys.rings.both(), keys.limbs(room));
-    let inference = Inference { args, output, work: &work, keys: &keys, room, size, batches, answers };
+    let job = Job::Inference(args.weights.as_ref().map(|_| Trainable::Adapters));
+    let demand = Demand::of(&work, &keys.rings, size, &job, threads)?;
+    let room = keys.room(args.key_memory, &demand)?;
+    let (parameters, limbs) = (keys.rings.both(), keys.limbs(room, &demand));
+    let operations = demand.operations;
+    let inference =
+        Inference { args, output, work: &work, keys: &keys, room, size, operations, batches, answers };
     let report = with_rings(args.backend, parameters, threads, limbs, inference)?;
     output.json(&report)?;
     output.say(format!(
@@ -128,6 +134,8 @@ struct Inference<'w> {
     keys: &'w ServerKeys,
     room: usize,
     size: usize,
+    /// Of a batch.
+    operations: u64,
     batches: Vec<PathBuf>,
     answers: Vec<PathBuf>,
 }
@@ -143,7 +151,7 @@ impl RingsWork for Inference<'_> {
         let mut big = Carrier::new(accelerators[0], &rings.big, self.keys.owner);
         let mut small = Carrier::new(accelerators[1], &rings.small, self.keys.small_owner());
         let (mut written, mut sentences) = (0, 0);
-        let progress = Progress::new(self.output, "infer");
+        let progress = Progress::new(self.output, "infer", self.operations);
         let view = work.view();
         with_keys(rings, accelerators, &stores, |algebra| {
             let watched = Watched::new(algebra, progress.observer());
@@ -152,15 +160,15 @@ impl RingsWork for Inference<'_> {
                 engine.set_trained(weights::load(path, work, rings, &mut big)?)?;
             }
             phases.end("load");
+            progress.begin(self.batches.len());
             for (index, (from, to)) in self.batches.iter().zip(&self.answers).enumerate() {
-                progress.begin();
                 let batch = Batch::read(from, work, rings, &mut big)?;
                 let places = [batch.first, batch.sentences, batch.size];
                 let logits = engine.infer(batch.into_sent())?;
                 let answer = Answer::of(&logits, places, accelerators[1])?;
                 written += answer.write(to, work, rings, self.keys.owner, &mut small, args.force)?;
                 sentences += places[1];
-                progress.end(index + 1, self.batches.len());
+                progress.done(index + 1);
             }
             Ok(())
         })?;
