@@ -81,7 +81,12 @@ impl<G: Algebra, M: Model> Engine<'_, G, M> {
         let places = dy.places.with_rows(width)?;
         let top = self.algebra.rings().level;
         let rows = self.rows_of(dy, top)?;
-        let bound = self.gradient_stream()?;
+        // What LoRA adds to the projections' gradient is called as large as that may be.
+        let own = match weight {
+            Parameter::LoraDown(_, layer) => self.model.gradient_bound(Site::FirstNorm(layer)),
+            _ => None,
+        };
+        let bound = own.map_or_else(|| self.gradient_stream(), Ok)?;
         let mut packed = Vec::with_capacity(rows.len());
         for rows in rows.iter() {
             packed.push(Self::tempered(self.combine_vectors(weight, count, rows, &places, bound)?));
