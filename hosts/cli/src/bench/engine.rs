@@ -9,6 +9,7 @@ use super::{Figure, Setting};
 use super::{compare, step};
 use crate::client::{Client, RELEASES, encoder};
 use crate::exit::{Exit, Failure};
+use crate::forecast::dry_run;
 use crate::output::peak_memory;
 use crate::server::KeyStore;
 use crate::typical::budget;
@@ -18,6 +19,7 @@ use veilformer::ckks::encoding::words_to_read;
 use veilformer::ckks::server::bootstrap::BootstrapPlan;
 use veilformer::ckks::{Ciphertext, Parameters, ParametersLiteral, PrecisionStats};
 use veilformer::transformer::{Config, Executor, Parameter, Site, Trainable, forward, forward_layer};
+use veilformer_engine::plan::Job;
 use veilformer_engine::{Encrypted, Engine, Ring, Tensor, Watched, client, required_keys, with_algebra};
 use veilformer_multicore::Multicore;
 use veilformer_plain::executor::{Functions, PlainExecutor};
@@ -81,6 +83,17 @@ impl Subject {
         let config =
             Config { width: 768, heads: 12, length: 128, feed_forward: 1536, first_norm: true, ..tiny };
         Self { name: LAYER, config, sentences: 1, layer: Some(0), trained: None }
+    }
+
+    /// The job, where it is a whole one.
+    fn job(&self) -> Option<Job> {
+        match (self.layer, self.trained) {
+            (Some(_), _) => None,
+            (None, None) => Some(Job::Inference(None)),
+            (None, Some(trained)) => {
+                Some(Job::Step(trained, step::recipe(trained, Functions::Exact, 1).optimizer))
+            }
+        }
     }
 
     /// The part of the program that is measured.
@@ -208,6 +221,10 @@ pub(super) fn measure(
     for name in names {
         let subject = Subject::of(name);
         let sample = Sample::new(&subject)?;
+        if let Some(job) = subject.job() {
+            // What cannot work is said with its place in the program, before keys are made.
+            dry_run(&big, &sample.weights(), subject.sentences, &job, setting.threads)?;
+        }
         let limbs = if subject.trained.is_some() { step::LIMBS } else { LIMBS };
         let accelerators = [
             &Multicore::new(big.chain(), setting.threads, limbs[0])?,
