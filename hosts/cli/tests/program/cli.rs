@@ -94,7 +94,7 @@ fn jobs_of_every_kind_are_planned_at_full_parameters() {
     // A step at BERT's width: nothing of it overflows.
     let large = plan("--config layers=2,width=768,heads=12,length=128 --train");
     assert_eq!((&large["job"], &large["encrypted"]), (&"step".into(), &"LoRA and the head".into()));
-    let small = "--config layers=1,width=32,heads=2,length=16";
+    let small = "--config layers=1,width=64,heads=1,length=64";
     let bootstraps = |plan: &Value| plan["bootstraps"].as_u64().unwrap();
     let inference = plan(&format!("{small} --batch 4"));
     assert_eq!((&inference["job"], &inference["encrypted"]), (&"inference".into(), &"none".into()));
