@@ -54,8 +54,8 @@ pub(crate) struct ModelArgs {
     /// Folder of the model; the encoder that comes with the program when left out
     #[arg(long, value_name = "DIR")]
     model: Option<PathBuf>,
-    /// The task: cola, mrpc, rte, sts-b, sst-2, qnli. A pre-trained encoder gets a new head for it (sst-2 when left
-    /// out); a model that is trained already keeps its own
+    /// The task: cola, mrpc, rte, sts-b, sst-2, qnli. A pre-trained encoder gets a new head for it (when left
+    /// out sst-2, or sts-b if it is calibrated to scores); a model that is trained already keeps its own
     #[arg(long, value_parser = task)]
     task: Option<Task>,
     /// Rank of LoRA's matrices of a pre-trained encoder; 0 for a head alone
@@ -246,7 +246,8 @@ fn parse<B: AsRef<[u8]>>(files: &[B; 3]) -> Result<Model, Failure> {
 /// The task, and whether the model gets a new head for it.
 fn choose(model: &Model, asked: Option<Task>) -> Result<(Task, bool), Failure> {
     if matches!(model.training.reached, Reached::Pretrained { .. }) {
-        return Ok((asked.unwrap_or(Task::Sst2), true));
+        let default = if model.config.loss == Loss::SquaredError { Task::StsB } else { Task::Sst2 };
+        return Ok((asked.unwrap_or(default), true));
     }
     let own = task(&model.training.task).map_err(|error| Failure::new(Exit::BadFile, error))?;
     match asked {
@@ -295,6 +296,15 @@ mod tests {
         }
         assert_eq!(load(&["--task", "sst2"]).unwrap().fingerprint, works[0].fingerprint);
         assert_eq!((works[2].config.classes, works[3].config.lora_rank), (1, 0));
+    }
+
+    #[test]
+    fn an_encoder_calibrated_to_scores_gets_a_head_for_them() {
+        let mut model = shipped_model().unwrap();
+        assert_eq!(choose(&model, None).unwrap(), (Task::Sst2, true));
+        model.config.loss = Loss::SquaredError;
+        assert_eq!(choose(&model, None).unwrap(), (Task::StsB, true));
+        assert_eq!(choose(&model, Some(Task::Rte)).unwrap(), (Task::Rte, true));
     }
 
     #[test]

@@ -130,8 +130,9 @@ pub(super) fn carry_out(args: &Args, output: Output) -> Result<Report, Failure> 
     if work.config.loss != work.trains {
         let of = |loss: Loss| if loss == Loss::SquaredError { "scores" } else { "classes" };
         let message = format!(
-            "{} asks for {}, the model's polynomials and bounds of training are for {}: fit them with \
-             `veilformer calibrate --task … --file … --out …`, and name its folder with --model",
+            "{} asks for {}, the model's polynomials and bounds of training are for {}: name a \
+             task of those with --task, or fit them with `veilformer calibrate --task … --file … --out …` and name its \
+             folder with --model",
             work.task.folder(),
             of(work.config.loss),
             of(work.trains)
@@ -272,8 +273,9 @@ impl Training<'_> {
             progress.done((step - done) as usize);
             let told = StepDone { step, steps, sentences: places[1], seconds: took, checkpoint_bytes };
             self.output.json(&told)?;
-            let left = seconds(took * left as f64);
-            progress.say(self.output, format!("step {step} of {steps}  {}, {left} left", seconds(took)));
+            let left =
+                if left == 0 { String::new() } else { format!(", {} left", seconds(took * left as f64)) };
+            progress.say(self.output, format!("step {step} of {steps}  {}{left}", seconds(took)));
         }
         Ok(done)
     }
