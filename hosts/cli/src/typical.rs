@@ -34,7 +34,7 @@ fn arguments(config: &Config, site: Site) -> (f64, f64) {
         Site::Kernel(_) => (-6.0, 0.0),
         Site::Gate(_) => (-3.0, 3.0),
         Site::Tanh | Site::LossExp => (-3.0, 3.0),
-        Site::Normaliser(_) => (1.0, config.length as f64),
+        Site::Normaliser(_) => (0.5, 4.0 * config.length as f64),
         Site::LossInverse => (config.classes as f64, 8.0 * config.classes as f64),
         Site::Optimizer => (1.0, 20.0),
     }
@@ -49,15 +49,13 @@ fn gradients(site: Site) -> f64 {
     }
 }
 
-/// As calibration has it, but for a Gaussian kernel that nothing was trained to keep in a narrow interval, and for softmax's
-/// sums of few tokens and of many.
+/// As calibration has it, but for a Gaussian kernel that nothing was trained to keep in a narrow interval.
 pub(crate) fn budget(config: &Config, site: Site) -> Budget {
     let Budget { degree, .. } = tiny::budget(config, site);
     let squarings = match site {
         Site::Kernel(_) if config.kernel == Kernel::Gaussian => 2,
         _ => 0,
     };
-    let degree = if matches!(site, Site::Normaliser(_)) { 31 } else { degree };
     Budget { degree, squarings, margin: 1.5 }
 }
 

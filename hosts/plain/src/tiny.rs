@@ -60,10 +60,12 @@ pub fn recipe(mask: u32, vocabulary: u32, steps: u64, seed: u64) -> Recipe {
 /// because fine-tuning moves them; tanh, in the head, is bounded by what fine-tuning is expected to ask for.
 ///
 /// A bootstrap leaves levels for higher degrees than 15; they cost products. ReLU, which has a corner, is worth them
-/// most; of the last layer's gate, of the final norm and of tanh there are first tokens alone.
+/// most; of the last layer's gate, of the final norm and of tanh there are first tokens alone. Softmax's sums of exponentials
+/// span a factor of 600 with margins: degree 15 serves one over them to a half, 63 to a hundredth.
 pub fn budget(config: &Config, site: Site) -> Budget {
     let degree = match site {
         Site::Gate(layer) if layer + 1 == config.layers => 63,
+        Site::Normaliser(_) => 63,
         Site::Gate(_) | Site::FinalNorm | Site::Tanh => 31,
         _ => 15,
     };
