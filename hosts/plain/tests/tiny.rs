@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use veilformer::approx::{Function, Interval, fit};
 use veilformer::transformer::{Loss, Parameter, Projection, Site};
 use veilformer_plain::data::Task;
 use veilformer_plain::executor::Functions;
@@ -93,6 +94,16 @@ fn a_hair_outside_is_no_escape() {
     for outside in [low - 0.0011 * width, high + 0.0011 * width, f64::INFINITY] {
         assert_eq!(escape(outside), Some(site), "{outside}");
     }
+}
+
+#[test]
+fn one_over_the_sums_of_a_softmax_is_right_to_a_hundredth() {
+    // As its pre-trained encoder had them, with the margin: assets/PROVENANCE.md.
+    let sums = Interval::new(0.632, 364.6).unwrap();
+    let degree = tiny::budget(&shipped().config, Site::Normaliser(0)).degree;
+    let mut coefficients = vec![0.0; degree + 1];
+    let report = fit(Function::Inverse, sums, 0, 0, &mut coefficients).unwrap().measure(20_000);
+    assert!(report.worst_relative < 0.011, "{report:?}");
 }
 
 #[test]

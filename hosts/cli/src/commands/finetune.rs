@@ -130,9 +130,9 @@ pub(super) fn carry_out(args: &Args, output: Output) -> Result<Report, Failure> 
     if work.config.loss != work.trains {
         let of = |loss: Loss| if loss == Loss::SquaredError { "scores" } else { "classes" };
         let message = format!(
-            "{} asks for {}, the model's polynomials and bounds of training are for {}: name a \
-             task of those with --task, or fit them with `veilformer calibrate --task … --file … --out …` and name its \
-             folder with --model",
+            "{} asks for {}, the model's polynomials and bounds of training are for {}: with --task \
+             name one that asks for those too, or fit polynomials for this one with `veilformer calibrate --task … --file … \
+             --out …`, and name its folder with --model",
             work.task.folder(),
             of(work.config.loss),
             of(work.trains)

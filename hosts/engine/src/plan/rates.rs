@@ -11,13 +11,14 @@ use veilformer::ring::Basis;
 
 /// Words of memory that a thread measures on: 16 MiB.
 const WORDS: usize = 1 << 21;
-/// Repetitions, of which the middle one counts: a job of minutes meets the machine as it mostly is, not at its best.
+/// Repetitions in a row, of which the middle one counts: not what an interruption made of one.
 const REPEATS: usize = 5;
-/// Rounds over all kinds of work, of which the best counts for each: what else runs on a shared machine for a second or two
+/// Rounds over all kinds of work, of which the best counts for each: what else runs on a shared machine for half a second
 /// slows a job of minutes down by little.
 const ROUNDS: usize = 5;
 /// What a job takes over what its kernels take by themselves: threads wait for each other, and find in the caches what
-/// another kernel left. Measured once, on inference and a step of `veil-tiny` by two threads: 1.19 and 1.11.
+/// another kernel left. Measured once, on inference and a step of `veil-tiny` by two threads, on a quiet machine, with
+/// rates of one round: 1.19 and 1.11.
 const TOGETHER: f64 = 1.14;
 /// Digits of the key switches that are measured.
 const DIGITS: usize = 3;
@@ -59,7 +60,7 @@ impl Rates {
         kernels.sum()
     }
 
-    /// Measures an accelerator of so many threads, on which this should run: about two seconds.
+    /// Measures an accelerator of so many threads, on which this should run: about a second.
     ///
     /// # Errors
     /// Out of limbs: [`Rates::limbs`] are needed.
