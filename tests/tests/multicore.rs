@@ -37,4 +37,10 @@ macro_rules! threads {
 threads!(Path::Scalar, scalar_on_one_thread, scalar_on_two_threads, scalar_on_three_threads);
 threads!(Path::Avx2, avx2_on_one_thread, avx2_on_two_threads, avx2_on_three_threads);
 threads!(Path::Avx512, avx512_on_one_thread, avx512_on_two_threads, avx512_on_three_threads);
+threads!(
+    Path::Avx512Madd,
+    avx512_madd_on_one_thread,
+    avx512_madd_on_two_threads,
+    avx512_madd_on_three_threads
+);
 threads!(Path::Neon, neon_on_one_thread, neon_on_two_threads, neon_on_three_threads);

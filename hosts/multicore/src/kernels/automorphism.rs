@@ -74,7 +74,7 @@ impl super::Kernels {
         match self.path() {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: kernels exist only for a path the processor has.
-            super::Path::Avx512 => unsafe {
+            super::Path::Avx512 | super::Path::Avx512Madd => unsafe {
                 super::avx512::vector::automorphism::<ADD>(prime, destination, source, index, permutations);
             },
             _ => super::scalar::automorphism::<ADD>(prime, destination, source, index, permutations),

@@ -6,8 +6,7 @@
 //! `[−D/2, D/2)`. The sum is taken in fixed point with a normative rounding, so that all paths agree:
 //! `w = min bits(q_i) − 1`, `r_i = ⌊2^(52+w)/q_i⌋`, `v = (Σ ⌊y_i·r_i/2^52⌋ + 2^(w−1)) >> w`.
 
-#[cfg(target_arch = "x86_64")]
-use super::avx512;
+use super::path::avx512_or;
 use super::{KernelError, Kernels, Prime, scalar};
 
 /// Most source primes of one conversion: sums of 16 products of 50-bit words stay below 2^104.
@@ -152,12 +151,11 @@ impl Kernels {
                 && x.iter().all(|x| x.len() == degree)
                 && y.iter().all(|y| y.len() == degree)
         );
-        match self.path() {
-            #[cfg(target_arch = "x86_64")]
-            // SAFETY: kernels exist only for a path the processor has.
-            super::Path::Avx512 => unsafe { avx512::convert::scale_sources(table, x, y, wraps) },
-            _ => scalar::scale_sources(table, x, y, wraps),
-        }
+        avx512_or!(
+            self,
+            convert::scale_sources(table, x, y, wraps),
+            scalar::scale_sources(table, x, y, wraps)
+        );
     }
 
     /// The limb of target prime `target` from the scaled limbs.
@@ -168,11 +166,10 @@ impl Kernels {
         let degree = out.len();
         assert_eq!(y.len(), table.sources(), "limbs of the table");
         assert!(degree.is_multiple_of(8) && wraps.len() == degree && y.iter().all(|y| y.len() == degree));
-        match self.path() {
-            #[cfg(target_arch = "x86_64")]
-            // SAFETY: kernels exist only for a path the processor has.
-            super::Path::Avx512 => unsafe { avx512::convert::combine(table, target, y, wraps, out) },
-            _ => scalar::combine(table, target, y, wraps, out),
-        }
+        avx512_or!(
+            self,
+            convert::combine(table, target, y, wraps, out),
+            scalar::combine(table, target, y, wraps, out)
+        );
     }
 }

@@ -1,9 +1,8 @@
 //! Cyclic transforms of short sequences of lines, every lane by itself.
 
-#[cfg(target_arch = "x86_64")]
-use super::avx512;
 use super::matrix::{self, Line};
-use super::{KernelError, Kernels, Path, Prime, scalar_matrix};
+use super::path::avx512_or;
+use super::{KernelError, Kernels, Prime, scalar_matrix};
 
 /// Most stages of a transform: its lines then still fit the ranges of every path.
 pub const MAX_LOG: u32 = 16;
@@ -40,7 +39,7 @@ impl LaneTable {
                 for entry in &mut entries[half..2 * half] {
                     *entry = match kernels.path() {
                         #[cfg(target_arch = "x86_64")]
-                        Path::Avx512 => prime.montgomery(w),
+                        super::Path::Avx512 | super::Path::Avx512Madd => prime.montgomery(w),
                         _ => (w, prime.shoup(w)),
                     };
                     w = prime.multiply(w, step);
@@ -57,12 +56,11 @@ impl LaneTable {
     /// If there are not L lines.
     pub fn forward(&self, x: &mut [Line]) {
         assert_eq!(x.len(), self.forward.len(), "lines of a transform");
-        match self.kernels.path() {
-            #[cfg(target_arch = "x86_64")]
-            // SAFETY: kernels exist only for a path the processor has.
-            Path::Avx512 => unsafe { avx512::matrix::forward(&self.prime, &self.forward, x) },
-            _ => scalar_matrix::forward(&self.prime, &self.forward, x),
-        }
+        avx512_or!(
+            self.kernels,
+            matrix::forward(&self.prime, &self.forward, x),
+            scalar_matrix::forward(&self.prime, &self.forward, x)
+        );
     }
 
     /// The inverse of [`LaneTable::forward`] times L, of which only the first L/2 lines are made; the others are
@@ -72,12 +70,11 @@ impl LaneTable {
     /// If there are not L lines.
     pub fn inverse_half(&self, x: &mut [Line]) {
         assert_eq!(x.len(), self.inverse.len(), "lines of a transform");
-        match self.kernels.path() {
-            #[cfg(target_arch = "x86_64")]
-            // SAFETY: as above.
-            Path::Avx512 => unsafe { avx512::matrix::inverse_half(&self.prime, &self.inverse, x) },
-            _ => scalar_matrix::inverse_half(&self.prime, &self.inverse, x),
-        }
+        avx512_or!(
+            self.kernels,
+            matrix::inverse_half(&self.prime, &self.inverse, x),
+            scalar_matrix::inverse_half(&self.prime, &self.inverse, x)
+        );
     }
 
     /// [`LaneTable::inverse_half`] of eight rows of L lines, then [`Kernels::interleave`] of their first halves.
@@ -88,16 +85,13 @@ impl LaneTable {
         let length = self.inverse.len();
         assert!(rows.len() == 8 * length && out.len() <= length / 2, "eight rows of {length} lines");
         matrix::check_places(out, at, stride);
-        match self.kernels.path() {
-            #[cfg(target_arch = "x86_64")]
-            // SAFETY: as above.
-            Path::Avx512 => unsafe {
-                avx512::matrix::inverse_interleave(&self.prime, &self.inverse, rows, out, at, stride);
-            },
-            _ => {
+        avx512_or!(
+            self.kernels,
+            matrix::inverse_interleave(&self.prime, &self.inverse, rows, out, at, stride),
+            {
                 rows.chunks_exact_mut(length).for_each(|row| self.inverse_half(row));
                 self.kernels.interleave(rows, out, at, stride);
             }
-        }
+        );
     }
 }

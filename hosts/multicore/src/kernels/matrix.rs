@@ -5,6 +5,7 @@
 
 #[cfg(target_arch = "x86_64")]
 use super::avx512;
+use super::path::avx512_or;
 use super::{Kernels, Path, Prime, scalar_matrix};
 
 /// Eight words.
@@ -15,7 +16,7 @@ impl Kernels {
     /// the reduction divides out, where it does.
     pub fn outer_factor(self, prime: &Prime) -> u64 {
         match self.path() {
-            Path::Avx512 => prime.reduce(1 << 52),
+            Path::Avx512 | Path::Avx512Madd => prime.reduce(1 << 52),
             _ => 1,
         }
     }
@@ -37,12 +38,11 @@ impl Kernels {
         assert!((1..=1 << 24).contains(&terms) && right.len().is_multiple_of(terms), "{terms} terms");
         assert!(left.len() == terms || left.len() == right.len(), "left lines for one tile or for all");
         assert_eq!(out.len(), 8 * (right.len() / terms), "eight lines to a tile");
-        match self.path() {
-            #[cfg(target_arch = "x86_64")]
-            // SAFETY: kernels exist only for a path the processor has.
-            Path::Avx512 => unsafe { avx512::matrix::outer_products(prime, terms, left, right, out) },
-            _ => scalar_matrix::outer_products(prime, terms, left, right, out),
-        }
+        avx512_or!(
+            self,
+            matrix::outer_products(prime, terms, left, right, out),
+            scalar_matrix::outer_products(prime, terms, left, right, out)
+        );
     }
 
     /// Eight rows of t lines each, interleaved: `out[j][at + stride·l + i] = rows[i·t + j][l]` for every `out[j]`.
@@ -55,8 +55,8 @@ impl Kernels {
         check_places(out, at, stride);
         match self.path() {
             #[cfg(target_arch = "x86_64")]
-            // SAFETY: as above.
-            Path::Avx512 => unsafe { avx512::matrix::interleave(rows, out, at, stride) },
+            // SAFETY: kernels exist only for a path the processor has.
+            Path::Avx512 | Path::Avx512Madd => unsafe { avx512::matrix::interleave(rows, out, at, stride) },
             _ => scalar_matrix::interleave(rows, out, at, stride),
         }
     }

@@ -72,7 +72,9 @@ impl core::fmt::Display for KernelError {
             Self::Degree { degree, modulus } => {
                 write!(f, "no negacyclic transform of length {degree} modulo {modulus}")
             }
-            Self::UnknownPath => write!(f, "VEILFORMER_KERNELS must be scalar, avx2, avx512 or neon"),
+            Self::UnknownPath => {
+                write!(f, "VEILFORMER_KERNELS must be scalar, avx2, avx512, avx512-madd or neon")
+            }
             Self::UnavailablePath(path) => write!(f, "this processor cannot run the {path} kernels"),
             Self::Count(count) => write!(f, "{count} limbs are outside what the kernel takes"),
             Self::Length(degree) => write!(f, "{degree} is no ring degree from 2^4 to 2^17"),

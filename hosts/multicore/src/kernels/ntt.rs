@@ -29,6 +29,8 @@ enum Layout {
     Avx2(float::ntt::Table),
     #[cfg(target_arch = "x86_64")]
     Avx512(avx512::ntt::Table),
+    #[cfg(target_arch = "x86_64")]
+    Avx512Madd(avx512::ntt::Table),
     #[cfg(target_arch = "aarch64")]
     Neon(float::ntt::Table),
 }
@@ -44,6 +46,10 @@ impl NttTable {
             #[cfg(target_arch = "x86_64")]
             Path::Avx512 if log >= avx512::ntt::MIN_LOG => {
                 Layout::Avx512(avx512::ntt::Table::new(&prime, log)?)
+            }
+            #[cfg(target_arch = "x86_64")]
+            Path::Avx512Madd if log >= avx512::ntt::MIN_LOG => {
+                Layout::Avx512Madd(avx512::ntt::Table::new(&prime, log)?)
             }
             #[cfg(target_arch = "x86_64")]
             Path::Avx2 => Layout::Avx2(float::ntt::Table::new(&prime, log)?),
@@ -73,7 +79,10 @@ impl NttTable {
             Layout::Scalar(table) => table.forward(&self.prime, x),
             #[cfg(target_arch = "x86_64")]
             // SAFETY: this layout is built only from kernels whose path the processor has.
-            Layout::Avx512(table) => unsafe { table.forward(&self.prime, x) },
+            Layout::Avx512(table) => unsafe { table.forward::<false>(&self.prime, x) },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: as above.
+            Layout::Avx512Madd(table) => unsafe { table.forward::<true>(&self.prime, x) },
             #[cfg(target_arch = "x86_64")]
             // SAFETY: as above.
             Layout::Avx2(table) => unsafe { avx2::forward(table, &self.prime, x) },
@@ -102,7 +111,10 @@ impl NttTable {
             Layout::Scalar(table) => table.forward_to(&self.prime, x, block),
             #[cfg(target_arch = "x86_64")]
             // SAFETY: this layout is built only from kernels whose path the processor has.
-            Layout::Avx512(table) => unsafe { table.forward_to(&self.prime, x, block) },
+            Layout::Avx512(table) => unsafe { table.forward_to::<false>(&self.prime, x, block) },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: as above.
+            Layout::Avx512Madd(table) => unsafe { table.forward_to::<true>(&self.prime, x, block) },
             #[cfg(target_arch = "x86_64")]
             Layout::Avx2(table) => floating(table, x),
             #[cfg(target_arch = "aarch64")]
@@ -119,7 +131,10 @@ impl NttTable {
             Layout::Scalar(table) => table.inverse(&self.prime, x),
             #[cfg(target_arch = "x86_64")]
             // SAFETY: this layout is built only from kernels whose path the processor has.
-            Layout::Avx512(table) => unsafe { table.inverse(&self.prime, x) },
+            Layout::Avx512(table) => unsafe { table.inverse::<false>(&self.prime, x) },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: as above.
+            Layout::Avx512Madd(table) => unsafe { table.inverse::<true>(&self.prime, x) },
             #[cfg(target_arch = "x86_64")]
             // SAFETY: as above.
             Layout::Avx2(table) => unsafe { avx2::inverse(table, &self.prime, x) },

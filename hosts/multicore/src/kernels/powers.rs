@@ -1,8 +1,7 @@
 //! Polynomials with rows as coefficients at many points of every word.
 
-#[cfg(target_arch = "x86_64")]
-use super::avx512;
-use super::{Kernels, Path, Prime};
+use super::path::avx512_or;
+use super::{Kernels, Prime};
 
 impl Kernels {
     /// `sums[a] = Σ_i x^(i·(2a + 1)) ⊙ rows[i]` on words of one prime, all canonical.
@@ -15,22 +14,17 @@ impl Kernels {
             "rows of one length"
         );
         assert!(sums.iter().all(|sum| sum.len() == x.len()), "sums of one length");
-        match self.path() {
-            #[cfg(target_arch = "x86_64")]
-            // SAFETY: kernels exist only for a path the processor has.
-            Path::Avx512 => unsafe { avx512::powers::odd_power_sums(prime, x, rows, sums) },
-            _ => {
-                let (mut power, mut square) = (x.to_vec(), x.to_vec());
-                self.multiply_assign(prime, &mut square, x);
-                for sum in sums {
-                    sum.fill(0);
-                    for row in rows.iter().rev() {
-                        self.multiply_assign(prime, sum, &power);
-                        self.add_assign(prime, sum, row);
-                    }
-                    self.multiply_assign(prime, &mut power, &square);
+        avx512_or!(self, powers::odd_power_sums(prime, x, rows, sums), {
+            let (mut power, mut square) = (x.to_vec(), x.to_vec());
+            self.multiply_assign(prime, &mut square, x);
+            for sum in sums {
+                sum.fill(0);
+                for row in rows.iter().rev() {
+                    self.multiply_assign(prime, sum, &power);
+                    self.add_assign(prime, sum, row);
                 }
+                self.multiply_assign(prime, &mut power, &square);
             }
-        }
+        });
     }
 }

@@ -4,9 +4,8 @@
 //! every rotated input is computed from one tile of the digits and of the keys, stays in the cache while all sums
 //! take their products from it, and is gone: memory sees keys, factors and sums once.
 
-#[cfg(target_arch = "x86_64")]
-use super::avx512;
-use super::{Automorphism, Kernels, MAX_DIGITS, Path, Prime, scalar};
+use super::path::avx512_or;
+use super::{Automorphism, Kernels, MAX_DIGITS, Prime, scalar};
 
 /// Most words of a tile.
 pub const MAX_TILE: usize = 512;
@@ -90,12 +89,11 @@ impl Kernels {
         for from in (0..columns).step_by(tile) {
             let mut out: Vec<[&mut [u64]; 2]> =
                 sums.iter_mut().map(|pair| pair.each_mut().map(|sum| &mut sum[from..from + tile])).collect();
-            match self.path() {
-                #[cfg(target_arch = "x86_64")]
-                // SAFETY: kernels exist only for a path the processor has.
-                Path::Avx512 => unsafe { avx512::transform::tile(transform, start + from, tiles, &mut out) },
-                _ => self.tile(transform, start + from, tiles, &mut out),
-            }
+            avx512_or!(
+                self,
+                transform::tile(transform, start + from, tiles, &mut out),
+                self.tile(transform, start + from, tiles, &mut out)
+            );
         }
     }
 

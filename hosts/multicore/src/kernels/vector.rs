@@ -1,10 +1,11 @@
 //! Element-wise kernels on limbs, dispatched as a whole. All residues are canonical on both sides.
 
+#[cfg(target_arch = "x86_64")]
+use super::avx2;
 #[cfg(target_arch = "aarch64")]
 use super::neon;
+use super::path::avx512_or;
 use super::{Kernels, Path, Prime, scalar};
-#[cfg(target_arch = "x86_64")]
-use super::{avx2, avx512};
 
 /// Most products one inner product takes: their sum stays below 2^104.
 pub const MAX_DIGITS: usize = 16;
@@ -12,26 +13,18 @@ pub const MAX_DIGITS: usize = 16;
 /// Calls the kernel of this name on the chosen path; `product` kernels also exist in double precision.
 macro_rules! dispatch {
     ($self:ident, $name:ident ($($argument:expr),*)) => {
-        match $self.path() {
-            #[cfg(target_arch = "x86_64")]
-            // SAFETY: kernels exist only for a path the processor has.
-            Path::Avx512 => unsafe { avx512::vector::$name($($argument),*) },
-            _ => scalar::$name($($argument),*),
-        }
+        avx512_or!($self, vector::$name($($argument),*), scalar::$name($($argument),*))
     };
     ($self:ident, product $name:ident $(::<$flag:ident>)? ($($argument:expr),*)) => {
-        match $self.path() {
+        avx512_or!($self, vector::$name$(::<$flag>)?($($argument),*), match $self.path() {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: kernels exist only for a path the processor has.
-            Path::Avx512 => unsafe { avx512::vector::$name$(::<$flag>)?($($argument),*) },
-            #[cfg(target_arch = "x86_64")]
-            // SAFETY: as above.
             Path::Avx2 => unsafe { avx2::$name$(::<$flag>)?($($argument),*) },
             #[cfg(target_arch = "aarch64")]
             // SAFETY: as above.
             Path::Neon => unsafe { neon::$name$(::<$flag>)?($($argument),*) },
             _ => scalar::$name$(::<$flag>)?($($argument),*),
-        }
+        })
     };
 }
 

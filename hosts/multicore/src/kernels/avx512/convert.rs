@@ -9,10 +9,15 @@ use super::{Modulus, V, get, lift, load, product, reduce_once, set, splat};
 
 /// `y_i = x_i·(D/q_i)^−1 mod q_i`, and how often their sum wraps around D. Lengths are checked by the caller.
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-pub(crate) fn scale_sources(table: &ConvertTable, x: &[&[u64]], y: &mut [&mut [u64]], wraps: &mut [u64]) {
+pub(crate) fn scale_sources<const MADD: bool>(
+    table: &ConvertTable,
+    x: &[&[u64]],
+    y: &mut [&mut [u64]],
+    wraps: &mut [u64],
+) {
     wraps.fill(1 << (table.weight - 1));
     for ((source, x), y) in table.sources.iter().zip(x).zip(y) {
-        let c = Modulus::new(source.prime.value());
+        let c = Modulus::<MADD>::new(source.prime.value());
         let w = splat(source.montgomery);
         let ratio = _mm512_set1_epi64(source.ratio as i64);
         let columns = x.as_chunks::<8>().0.iter().zip(y.as_chunks_mut::<8>().0);
@@ -30,13 +35,19 @@ pub(crate) fn scale_sources(table: &ConvertTable, x: &[&[u64]], y: &mut [&mut [u
 
 /// One target limb. Lengths are checked by the caller.
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-pub(crate) fn combine(table: &ConvertTable, target: usize, y: &[&[u64]], wraps: &[u64], out: &mut [u64]) {
+pub(crate) fn combine<const MADD: bool>(
+    table: &ConvertTable,
+    target: usize,
+    y: &[&[u64]],
+    wraps: &[u64],
+    out: &mut [u64],
+) {
     let target = &table.targets[target];
     /// The smallest unrolled length that holds the sources.
     macro_rules! unrolled {
         ($($count:literal)*) => {
             match y.len() {
-                $($count => combine_unrolled::<$count>(target, y, wraps, out),)*
+                $($count => combine_unrolled::<$count, MADD>(target, y, wraps, out),)*
                 count => unreachable!("a table has 1 to 16 sources, not {count}"),
             }
         };
@@ -46,8 +57,13 @@ pub(crate) fn combine(table: &ConvertTable, target: usize, y: &[&[u64]], wraps: 
 
 /// [`combine`] for `K` sources, so that the factors stay in registers.
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-fn combine_unrolled<const K: usize>(target: &Target, y: &[&[u64]], wraps: &[u64], out: &mut [u64]) {
-    let c = Modulus::new(target.prime.value());
+fn combine_unrolled<const K: usize, const MADD: bool>(
+    target: &Target,
+    y: &[&[u64]],
+    wraps: &[u64],
+    out: &mut [u64],
+) {
+    let c = Modulus::<MADD>::new(target.prime.value());
     let inverse = _mm512_set1_epi64(target.prime.inverse52 as i64);
     let minus_product = _mm512_set1_epi64(target.minus_product as i64);
     let mut columns = [core::ptr::null::<u64>(); K];
@@ -60,9 +76,13 @@ fn combine_unrolled<const K: usize>(target: &Target, y: &[&[u64]], wraps: &[u64]
     for (line, (out, wraps)) in
         out.as_chunks_mut::<8>().0.iter_mut().zip(wraps.as_chunks::<8>().0).enumerate()
     {
-        // At most 16 wraps of 50 bits: the low sum has room.
-        let mut low = _mm512_mullo_epi64(get(wraps), minus_product);
-        let mut high = c.zero;
+        let wraps = get(wraps);
+        // At most 16 wraps of 50 bits: the low sum has room for all of them, but multiply-accumulate cuts at 52.
+        let (mut low, mut high) = if MADD {
+            (c.low(wraps, minus_product), _mm512_madd52hi_epu64(c.zero, wraps, minus_product))
+        } else {
+            (_mm512_mullo_epi64(wraps, minus_product), c.zero)
+        };
         for k in 0..K {
             // SAFETY: every limb has as many words as the output, and this is one of their lines.
             let y: V = unsafe { load(columns[k].add(8 * line)) };

@@ -16,8 +16,14 @@ const TERMS: usize = 1 << 10;
 
 /// The dispatcher has checked the lengths.
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-pub(crate) fn outer_products(prime: &Prime, terms: usize, left: &[Line], right: &[Line], out: &mut [Line]) {
-    let c = Modulus::new(prime.value());
+pub(crate) fn outer_products<const MADD: bool>(
+    prime: &Prime,
+    terms: usize,
+    left: &[Line],
+    right: &[Line],
+    out: &mut [Line],
+) {
+    let c = Modulus::<MADD>::new(prime.value());
     let inverse = _mm512_set1_epi64(prime.inverse52 as i64);
     let tiles = right.len() / terms;
     // The Montgomery step leaves at most terms·q/2^52 + 1 times q.
@@ -93,8 +99,8 @@ fn transpose(rows: [V; 8]) -> [V; 8] {
 
 /// Decimation in frequency: sums and twisted differences, the longest distance first, `[0, 2q)` between stages.
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-pub(crate) fn forward(prime: &Prime, roots: &[(u64, u64)], x: &mut [Line]) {
-    let c = Modulus::new(prime.value());
+pub(crate) fn forward<const MADD: bool>(prime: &Prime, roots: &[(u64, u64)], x: &mut [Line]) {
+    let c = Modulus::<MADD>::new(prime.value());
     let mut half = x.len() / 2;
     while half > 0 {
         for block in x.chunks_exact_mut(2 * half) {
@@ -119,21 +125,21 @@ pub(crate) fn forward(prime: &Prime, roots: &[(u64, u64)], x: &mut [Line]) {
 /// bits, and reduce once at the end; [`inverse_pass`] says where they begin. Others take Harvey's butterflies and keep
 /// `[0, 4q)`.
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-pub(crate) fn inverse_half(prime: &Prime, roots: &[(u64, u64)], x: &mut [Line]) {
-    let c = Modulus::new(prime.value());
+pub(crate) fn inverse_half<const MADD: bool>(prime: &Prime, roots: &[(u64, u64)], x: &mut [Line]) {
+    let c = Modulus::<MADD>::new(prime.value());
     if is_lazy(prime, x.len()) {
-        inverse_stages::<true>(&c, roots, x);
-        (0..x.len() / 2).for_each(|j| x[j] = line(last_stage::<true>(&c, roots, x, j)));
+        inverse_stages::<true, MADD>(&c, roots, x);
+        (0..x.len() / 2).for_each(|j| x[j] = line(last_stage::<true, MADD>(&c, roots, x, j)));
     } else {
-        inverse_stages::<false>(&c, roots, x);
-        (0..x.len() / 2).for_each(|j| x[j] = line(last_stage::<false>(&c, roots, x, j)));
+        inverse_stages::<false, MADD>(&c, roots, x);
+        (0..x.len() / 2).for_each(|j| x[j] = line(last_stage::<false, MADD>(&c, roots, x, j)));
     }
 }
 
 /// [`inverse_half`] of eight rows, whose last stage goes straight to its place: the stores, far apart, then overlap
 /// with arithmetic. The dispatcher has checked the lengths.
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-pub(crate) fn inverse_interleave(
+pub(crate) fn inverse_interleave<const MADD: bool>(
     prime: &Prime,
     roots: &[(u64, u64)],
     rows: &mut [Line],
@@ -142,14 +148,14 @@ pub(crate) fn inverse_interleave(
     stride: usize,
 ) {
     if is_lazy(prime, roots.len()) {
-        inverse_places::<true>(prime, roots, rows, out, at, stride);
+        inverse_places::<true, MADD>(prime, roots, rows, out, at, stride);
     } else {
-        inverse_places::<false>(prime, roots, rows, out, at, stride);
+        inverse_places::<false, MADD>(prime, roots, rows, out, at, stride);
     }
 }
 
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-fn inverse_places<const LAZY: bool>(
+fn inverse_places<const LAZY: bool, const MADD: bool>(
     prime: &Prime,
     roots: &[(u64, u64)],
     rows: &mut [Line],
@@ -157,15 +163,15 @@ fn inverse_places<const LAZY: bool>(
     at: usize,
     stride: usize,
 ) {
-    let c = Modulus::new(prime.value());
+    let c = Modulus::<MADD>::new(prime.value());
     let count = roots.len();
     for row in rows.chunks_exact_mut(count) {
-        inverse_stages::<LAZY>(&c, roots, row);
+        inverse_stages::<LAZY, MADD>(&c, roots, row);
     }
     for (j, out) in out.iter_mut().enumerate() {
         let mut lines = [c.zero; 8];
         for (line, row) in lines.iter_mut().zip(rows.chunks_exact(count)) {
-            *line = last_stage::<LAZY>(&c, roots, row, j);
+            *line = last_stage::<LAZY, MADD>(&c, roots, row, j);
         }
         put(lines, &mut out[at..], stride);
     }
@@ -186,15 +192,19 @@ fn line(v: V) -> Line {
 /// All stages but the last.
 #[inline]
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-fn inverse_stages<const LAZY: bool>(c: &Modulus, roots: &[(u64, u64)], x: &mut [Line]) {
+fn inverse_stages<const LAZY: bool, const MADD: bool>(
+    c: &Modulus<MADD>,
+    roots: &[(u64, u64)],
+    x: &mut [Line],
+) {
     let last = x.len() / 2;
     let mut half = 1;
     while half < last {
         half *= match ((last / half).trailing_zeros() % 3, half) {
-            (1, 1) => inverse_pass::<LAZY, true, 2>(c, roots, x, half),
-            (2, 1) => inverse_pass::<LAZY, true, 4>(c, roots, x, half),
-            (_, 1) => inverse_pass::<LAZY, true, 8>(c, roots, x, half),
-            _ => inverse_pass::<LAZY, false, 8>(c, roots, x, half),
+            (1, 1) => inverse_pass::<LAZY, true, 2, MADD>(c, roots, x, half),
+            (2, 1) => inverse_pass::<LAZY, true, 4, MADD>(c, roots, x, half),
+            (_, 1) => inverse_pass::<LAZY, true, 8, MADD>(c, roots, x, half),
+            _ => inverse_pass::<LAZY, false, 8, MADD>(c, roots, x, half),
         };
     }
 }
@@ -202,7 +212,12 @@ fn inverse_stages<const LAZY: bool>(c: &Modulus, roots: &[(u64, u64)], x: &mut [
 /// Line j of the first half after the last stage, canonical; it takes (q, 15q), or `[0, 4q)`.
 #[inline]
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-fn last_stage<const LAZY: bool>(c: &Modulus, roots: &[(u64, u64)], x: &[Line], j: usize) -> V {
+fn last_stage<const LAZY: bool, const MADD: bool>(
+    c: &Modulus<MADD>,
+    roots: &[(u64, u64)],
+    x: &[Line],
+    j: usize,
+) -> V {
     let last = x.len() / 2;
     let mut sum = product(c, _mm512_add_epi64(get(&x[j]), c.q), get(&x[last + j]), splat(roots[last + j]));
     if LAZY {
@@ -218,8 +233,8 @@ fn last_stage<const LAZY: bool>(c: &Modulus, roots: &[(u64, u64)], x: &[Line], j
 /// instead, to `[0, 8q)` after three stages, and 3q are added at the end.
 #[inline]
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-fn inverse_pass<const LAZY: bool, const FIRST: bool, const R: usize>(
-    c: &Modulus,
+fn inverse_pass<const LAZY: bool, const FIRST: bool, const R: usize, const MADD: bool>(
+    c: &Modulus<MADD>,
     roots: &[(u64, u64)],
     x: &mut [Line],
     half: usize,

@@ -4,8 +4,12 @@
 //! to the 64-bit lane `a`. A product by a fixed factor `w` is Montgomery's with both constants precomputed
 //! (`w̃ = −w·2^52 mod q`, `w̃' = w̃/q mod 2^52`): `y·w ≡ hi((y·w̃' mod 2^52)·q) − hi(y·w̃)`, in `(−q, q)`. The low
 //! halves cancel exactly, so nothing is masked. Multiply-accumulate overwrites its accumulator, and a copy costs
-//! as much dispatch as an addition; hence the order of operations below, and `mullo` (one operation on Zen 4 and 5)
-//! where a product would otherwise be added to a copied zero.
+//! as much dispatch as an addition; hence the order of operations below.
+//!
+//! A low half comes from `mullo` (VPMULLQ) or from `madd52lo` onto zero. On Zen 4 and 5 the first is one operation and
+//! the second is one besides the zero; on Intel, where the zero costs no port, the first is three operations on one
+//! port. So whatever takes a [`Modulus`] exists twice: for [`Path::Avx512Madd`](super::Path::Avx512Madd) if `MADD`,
+//! otherwise for [`Path::Avx512`](super::Path::Avx512).
 
 pub(super) mod convert;
 pub(super) mod matrix;
@@ -20,9 +24,9 @@ use core::arch::x86_64::*;
 /// Eight words.
 pub(super) type V = __m512i;
 
-/// Multiples of the modulus in every lane.
+/// Multiples of the modulus in every lane, and by which instruction low halves are taken.
 #[derive(Clone, Copy)]
-pub(super) struct Modulus {
+pub(super) struct Modulus<const MADD: bool> {
     pub(super) q: V,
     pub(super) q2: V,
     pub(super) q4: V,
@@ -30,12 +34,19 @@ pub(super) struct Modulus {
     pub(super) zero: V,
 }
 
-impl Modulus {
+impl<const MADD: bool> Modulus<MADD> {
     #[inline]
     #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
     pub(super) fn new(q: u64) -> Self {
         let splat = |k: u64| _mm512_set1_epi64((k * q) as i64);
         Self { q: splat(1), q2: splat(2), q4: splat(4), q8: splat(8), zero: _mm512_setzero_si512() }
+    }
+
+    /// `x·y mod 2^52`, of the lowest 52 bits of both; the bits above mean nothing.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+    pub(super) fn low(&self, x: V, y: V) -> V {
+        if MADD { _mm512_madd52lo_epu64(_mm512_setzero_si512(), x, y) } else { _mm512_mullo_epi64(x, y) }
     }
 }
 
@@ -49,8 +60,8 @@ pub(super) fn reduce_once(x: V, m: V) -> V {
 /// `offset + y·w` in `(offset − q, offset + q)`, for any `y < 2^52` and a Montgomery pair `w`.
 #[inline]
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-pub(super) fn product(c: &Modulus, offset: V, y: V, w: [V; 2]) -> V {
-    let low = _mm512_mullo_epi64(y, w[1]);
+pub(super) fn product<const MADD: bool>(c: &Modulus<MADD>, offset: V, y: V, w: [V; 2]) -> V {
+    let low = c.low(y, w[1]);
     let high = _mm512_madd52hi_epu64(c.zero, y, w[0]);
     _mm512_madd52hi_epu64(_mm512_sub_epi64(offset, high), low, c.q)
 }
@@ -58,9 +69,9 @@ pub(super) fn product(c: &Modulus, offset: V, y: V, w: [V; 2]) -> V {
 /// `(x + y·w, x − y·w)`, both in `(x − q, x + q)`, for any `y < 2^52` and a Montgomery pair `w`.
 #[inline]
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-pub(super) fn sum_and_difference(c: &Modulus, x: V, y: V, w: [V; 2]) -> (V, V) {
+pub(super) fn sum_and_difference<const MADD: bool>(c: &Modulus<MADD>, x: V, y: V, w: [V; 2]) -> (V, V) {
     let twice = _mm512_add_epi64(x, x);
-    let low = _mm512_mullo_epi64(y, w[1]);
+    let low = c.low(y, w[1]);
     let high = _mm512_madd52hi_epu64(x, y, w[0]);
     let sum = _mm512_madd52hi_epu64(_mm512_sub_epi64(twice, high), low, c.q);
     (sum, _mm512_sub_epi64(twice, sum))
@@ -69,7 +80,7 @@ pub(super) fn sum_and_difference(c: &Modulus, x: V, y: V, w: [V; 2]) -> (V, V) {
 /// Harvey's butterfly: `[0, 4q)` in and out, `x` and `y` to `x + y·w` and `x − y·w`.
 #[inline]
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-pub(super) fn butterfly(c: &Modulus, x: V, y: V, w: [V; 2]) -> (V, V) {
+pub(super) fn butterfly<const MADD: bool>(c: &Modulus<MADD>, x: V, y: V, w: [V; 2]) -> (V, V) {
     let t = product(c, c.q, y, w);
     let x = reduce_once(x, c.q2);
     (_mm512_add_epi64(x, t), _mm512_sub_epi64(_mm512_add_epi64(x, c.q2), t))
@@ -78,7 +89,7 @@ pub(super) fn butterfly(c: &Modulus, x: V, y: V, w: [V; 2]) -> (V, V) {
 /// `(−q, q)` to `[0, q)`: a negative lane is huge as an unsigned number.
 #[inline]
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-pub(super) fn lift(c: &Modulus, x: V) -> V {
+pub(super) fn lift<const MADD: bool>(c: &Modulus<MADD>, x: V) -> V {
     _mm512_min_epu64(x, _mm512_add_epi64(x, c.q))
 }
 

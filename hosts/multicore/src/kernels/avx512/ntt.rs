@@ -98,20 +98,20 @@ impl Table {
 
     /// Natural order in, bit-reversed order out, canonical on both sides.
     #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-    pub(crate) fn forward(&self, prime: &Prime, x: &mut [u64]) {
+    pub(crate) fn forward<const MADD: bool>(&self, prime: &Prime, x: &mut [u64]) {
         assert_eq!(x.len(), 1 << self.log, "a limb has N words");
         if prime.bits() <= 48 {
-            self.forward_ranged::<true>(prime, x);
+            self.forward_ranged::<true, MADD>(prime, x);
         } else {
-            self.forward_ranged::<false>(prime, x);
+            self.forward_ranged::<false, MADD>(prime, x);
         }
     }
 
     /// Bit-reversed order in, natural order out, scaled by 1/N, canonical on both sides.
     #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-    pub(crate) fn inverse(&self, prime: &Prime, x: &mut [u64]) {
+    pub(crate) fn inverse<const MADD: bool>(&self, prime: &Prime, x: &mut [u64]) {
         assert_eq!(x.len(), 1 << self.log, "a limb has N words");
-        let c = Modulus::new(prime.value());
+        let c = Modulus::<MADD>::new(prime.value());
         let inverse52 = _mm512_set1_epi64(prime.inverse52 as i64);
         let block_count = self.blocks();
         let block_words = x.len() / block_count;
@@ -135,9 +135,9 @@ impl Table {
 
     /// The stages that leave blocks of `block` words, whole vectors, one at a time; canonical on both sides.
     #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-    pub(crate) fn forward_to(&self, prime: &Prime, x: &mut [u64], block: usize) {
+    pub(crate) fn forward_to<const MADD: bool>(&self, prime: &Prime, x: &mut [u64], block: usize) {
         assert!(x.len() == 1 << self.log && block >= 8, "a limb has N words");
-        let c = Modulus::new(prime.value());
+        let c = Modulus::<MADD>::new(prime.value());
         for depth in 0..self.log - block.trailing_zeros() {
             let half = x.len() >> (depth + 1);
             for (group, words) in x.chunks_exact_mut(2 * half).enumerate() {
@@ -175,26 +175,32 @@ impl Table {
     }
 
     #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-    fn forward_ranged<const LAZY: bool>(&self, prime: &Prime, x: &mut [u64]) {
-        let c = Modulus::new(prime.value());
+    fn forward_ranged<const LAZY: bool, const MADD: bool>(&self, prime: &Prime, x: &mut [u64]) {
+        let c = Modulus::<MADD>::new(prime.value());
         let inverse52 = _mm512_set1_epi64(prime.inverse52 as i64);
         for index in 0..self.outer {
-            self.forward_pass::<LAZY>(&c, index, x, 0);
+            self.forward_pass::<LAZY, MADD>(&c, index, x, 0);
         }
         let block_count = self.blocks();
         let block_words = x.len() / block_count;
         for block in 0..block_count {
             let words = &mut x[block * block_words..][..block_words];
             for index in self.outer..self.passes.len() {
-                self.forward_pass::<LAZY>(&c, index, words, block);
+                self.forward_pass::<LAZY, MADD>(&c, index, words, block);
             }
-            self.tail.forward::<LAZY>(&c, inverse52, words, block);
+            self.tail.forward::<LAZY, MADD>(&c, inverse52, words, block);
         }
     }
 
     /// Runs pass `index` on `words`, the `block`-th of the equal blocks of the limb.
     #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-    fn forward_pass<const LAZY: bool>(&self, c: &Modulus, index: usize, words: &mut [u64], block: usize) {
+    fn forward_pass<const LAZY: bool, const MADD: bool>(
+        &self,
+        c: &Modulus<MADD>,
+        index: usize,
+        words: &mut [u64],
+        block: usize,
+    ) {
         let pass = self.passes[index];
         let group_words = (1usize << self.log) / pass.groups;
         let table = self.twiddles.lines().as_flattened();
@@ -202,15 +208,21 @@ impl Table {
         for (group, words) in words.chunks_exact_mut(group_words).enumerate() {
             let twiddles = &table[pass.offset + ((first + group) << (pass.log + 1))..];
             match pass.log {
-                1 => forward_group::<LAZY, 2>(c, words, twiddles),
-                2 => forward_group::<LAZY, 4>(c, words, twiddles),
-                _ => forward_group::<LAZY, 8>(c, words, twiddles),
+                1 => forward_group::<LAZY, 2, MADD>(c, words, twiddles),
+                2 => forward_group::<LAZY, 4, MADD>(c, words, twiddles),
+                _ => forward_group::<LAZY, 8, MADD>(c, words, twiddles),
             }
         }
     }
 
     #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-    fn inverse_pass(&self, c: &Modulus, index: usize, words: &mut [u64], block: usize) {
+    fn inverse_pass<const MADD: bool>(
+        &self,
+        c: &Modulus<MADD>,
+        index: usize,
+        words: &mut [u64],
+        block: usize,
+    ) {
         let pass = self.passes[index];
         let group_words = (1usize << self.log) / pass.groups;
         let table = self.twiddles.lines().as_flattened();
@@ -219,12 +231,12 @@ impl Table {
             let mirrored = pass.groups - 1 - first - group;
             let twiddles = &table[pass.offset + (mirrored << (pass.log + 1))..];
             match (pass.log, index) {
-                (1, 0) => inverse_group::<true, 2>(c, words, twiddles),
-                (2, 0) => inverse_group::<true, 4>(c, words, twiddles),
-                (_, 0) => inverse_group::<true, 8>(c, words, twiddles),
-                (1, _) => inverse_group::<false, 2>(c, words, twiddles),
-                (2, _) => inverse_group::<false, 4>(c, words, twiddles),
-                (_, _) => inverse_group::<false, 8>(c, words, twiddles),
+                (1, 0) => inverse_group::<true, 2, MADD>(c, words, twiddles),
+                (2, 0) => inverse_group::<true, 4, MADD>(c, words, twiddles),
+                (_, 0) => inverse_group::<true, 8, MADD>(c, words, twiddles),
+                (1, _) => inverse_group::<false, 2, MADD>(c, words, twiddles),
+                (2, _) => inverse_group::<false, 4, MADD>(c, words, twiddles),
+                (_, _) => inverse_group::<false, 8, MADD>(c, words, twiddles),
             }
         }
     }
@@ -276,7 +288,11 @@ pub(super) use inverse_stages;
 /// `log2 R` stages on one group of `8·R·k` words; every word in and out as the module says.
 #[inline]
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-fn forward_group<const LAZY: bool, const R: usize>(c: &Modulus, words: &mut [u64], twiddles: &[u64]) {
+fn forward_group<const LAZY: bool, const R: usize, const MADD: bool>(
+    c: &Modulus<MADD>,
+    words: &mut [u64],
+    twiddles: &[u64],
+) {
     let stride = words.len() / R;
     assert!(stride.is_multiple_of(8) && twiddles.len() >= 2 * (R - 1));
     // SAFETY: the assertion covers R − 1 pairs.
@@ -299,7 +315,11 @@ fn forward_group<const LAZY: bool, const R: usize>(c: &Modulus, words: &mut [u64
 /// The mirror image of [`forward_group`]; `LAST` makes the result canonical.
 #[inline]
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-fn inverse_group<const LAST: bool, const R: usize>(c: &Modulus, words: &mut [u64], twiddles: &[u64]) {
+fn inverse_group<const LAST: bool, const R: usize, const MADD: bool>(
+    c: &Modulus<MADD>,
+    words: &mut [u64],
+    twiddles: &[u64],
+) {
     let stride = words.len() / R;
     assert!(stride.is_multiple_of(8) && twiddles.len() >= 2 * (R - 1));
     // SAFETY: the assertion covers R − 1 pairs.

@@ -13,21 +13,26 @@ const LINES: usize = 8;
 
 /// The dispatcher has checked the lengths.
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-pub(crate) fn odd_power_sums(prime: &Prime, x: &[u64], rows: &[&[u64]], sums: &mut [&mut [u64]]) {
+pub(crate) fn odd_power_sums<const MADD: bool>(
+    prime: &Prime,
+    x: &[u64],
+    rows: &[&[u64]],
+    sums: &mut [&mut [u64]],
+) {
     let mut lifted = AlignedWords::zeroed(LINES * rows.len());
     let lines = x.len() / 8;
     for from in (0..lines / LINES * LINES).step_by(LINES) {
-        run::<LINES>(prime, x, rows, sums, from, lifted.lines_mut());
+        run::<LINES, MADD>(prime, x, rows, sums, from, lifted.lines_mut());
     }
     for from in lines / LINES * LINES..lines {
-        run::<1>(prime, x, rows, sums, from, lifted.lines_mut());
+        run::<1, MADD>(prime, x, rows, sums, from, lifted.lines_mut());
     }
 }
 
 /// L lines from line `from` on. `lifted` is room for as many lines of every row.
 #[inline]
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-fn run<const L: usize>(
+fn run<const L: usize, const MADD: bool>(
     prime: &Prime,
     x: &[u64],
     rows: &[&[u64]],
@@ -35,7 +40,7 @@ fn run<const L: usize>(
     from: usize,
     lifted: &mut [Line],
 ) {
-    let c = Modulus::new(prime.value());
+    let c = Modulus::<MADD>::new(prime.value());
     let inverse = _mm512_set1_epi64(prime.inverse52 as i64);
     let lifted = &mut lifted[..L * rows.len()];
     // Row + q: a product moves it by less than q, so that sums stay between 0 and 3q.
@@ -45,7 +50,7 @@ fn run<const L: usize>(
         }
     }
     let radix = splat(prime.montgomery(prime.negate(prime.reduce(1 << 52))));
-    let pair = |factor: V| [factor, _mm512_mullo_epi64(factor, inverse)];
+    let pair = |factor: V| [factor, c.low(factor, inverse)];
     let (mut power, mut square) = ([[c.zero; 2]; L], [[c.zero; 2]; L]);
     for (l, line) in x.as_chunks::<8>().0[from..from + L].iter().enumerate() {
         // −x·2^52 is the factor of x, and what it makes of itself that of x².

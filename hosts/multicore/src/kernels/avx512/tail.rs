@@ -85,9 +85,9 @@ impl Table {
 
     /// Finishes `words`, the `block`-th of the equal blocks of the limb: `[0, 4q)` or `[0, 16q)` in, canonical out.
     #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-    pub(super) fn forward<const LAZY: bool>(
+    pub(super) fn forward<const LAZY: bool, const MADD: bool>(
         &self,
-        c: &Modulus,
+        c: &Modulus<MADD>,
         inverse52: V,
         words: &mut [u64],
         block: usize,
@@ -121,7 +121,7 @@ impl Table {
                     *v = product(c, c.q, *v, load_pair(fixed.add(16 * g)));
                 }
                 let d = load(entry.add(16));
-                let d = [d, _mm512_mullo_epi64(d, inverse52)];
+                let d = [d, c.low(d, inverse52)];
                 cyclic_close(previous, x, y);
                 for (k, v) in v.into_iter().enumerate() {
                     store(base.add(8 * k), product(c, c.q, v, d));
@@ -140,7 +140,13 @@ impl Table {
 
     /// Opens `words`, the `block`-th of the equal blocks of the limb: canonical in, `[0, 2q)` out.
     #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-    pub(super) fn inverse(&self, c: &Modulus, inverse52: V, words: &mut [u64], block: usize) {
+    pub(super) fn inverse<const MADD: bool>(
+        &self,
+        c: &Modulus<MADD>,
+        inverse52: V,
+        words: &mut [u64],
+        block: usize,
+    ) {
         let first = block * (words.len() / BLOCK);
         let blocks = self.blocks.lines().as_flattened();
         let fixed = self.inverse.lines();
@@ -225,7 +231,7 @@ struct Scratch([u64; BLOCK]);
 /// `base` points to 64 words.
 #[inline]
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-unsafe fn cyclic_four(c: &Modulus, base: *const u64) -> ([V; 4], [V; 4]) {
+unsafe fn cyclic_four<const MADD: bool>(c: &Modulus<MADD>, base: *const u64) -> ([V; 4], [V; 4]) {
     // SAFETY: the caller's promise.
     let a = lockstep!(k => unsafe { load(base.add(16 * k)) });
     // SAFETY: as above.
@@ -243,7 +249,7 @@ unsafe fn cyclic_four(c: &Modulus, base: *const u64) -> ([V; 4], [V; 4]) {
 /// Distance 2: the operands of distance 1, a02 b02 a46 b46 against a13 b13 a57 b57. `[0, 4q)` in and out.
 #[inline]
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-fn cyclic_two(c: &Modulus, x: [V; 4], y: [V; 4], w: [V; 2]) -> ([V; 4], [V; 4]) {
+fn cyclic_two<const MADD: bool>(c: &Modulus<MADD>, x: [V; 4], y: [V; 4], w: [V; 2]) -> ([V; 4], [V; 4]) {
     let (p, r) = butterflies(c, x, y, w);
     (lockstep!(k => _mm512_unpacklo_epi64(p[k], r[k])), lockstep!(k => _mm512_unpackhi_epi64(p[k], r[k])))
 }
@@ -251,7 +257,7 @@ fn cyclic_two(c: &Modulus, x: [V; 4], y: [V; 4], w: [V; 2]) -> ([V; 4], [V; 4]) 
 /// `[0, 4q)` to `[0, q)`.
 #[inline]
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-fn canonical(c: &Modulus, x: [V; 4]) -> [V; 4] {
+fn canonical<const MADD: bool>(c: &Modulus<MADD>, x: [V; 4]) -> [V; 4] {
     let x = lockstep!(k => reduce_once(x[k], c.q2));
     lockstep!(k => reduce_once(x[k], c.q))
 }
@@ -277,8 +283,8 @@ unsafe fn cyclic_close(base: *mut u64, even: [V; 4], odd: [V; 4]) {
 /// Four times [`butterfly`](super::butterfly).
 #[inline]
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-fn butterflies(c: &Modulus, x: [V; 4], y: [V; 4], w: [V; 2]) -> ([V; 4], [V; 4]) {
-    let low = lockstep!(k => _mm512_mullo_epi64(y[k], w[1]));
+fn butterflies<const MADD: bool>(c: &Modulus<MADD>, x: [V; 4], y: [V; 4], w: [V; 2]) -> ([V; 4], [V; 4]) {
+    let low = lockstep!(k => c.low(y[k], w[1]));
     let t = lockstep!(k => _mm512_madd52hi_epu64(c.zero, y[k], w[0]));
     let t = lockstep!(k => _mm512_sub_epi64(c.q, t[k]));
     let t = lockstep!(k => _mm512_madd52hi_epu64(t[k], low[k], c.q));
@@ -290,7 +296,7 @@ fn butterflies(c: &Modulus, x: [V; 4], y: [V; 4], w: [V; 2]) -> ([V; 4], [V; 4])
 /// Eight times the inverse of [`cyclic`]; canonical in, `[0, 4q)` out.
 #[inline]
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-fn cyclic_inverse(c: &Modulus, a: V, b: V, two: [V; 2], one: [V; 2]) -> (V, V) {
+fn cyclic_inverse<const MADD: bool>(c: &Modulus<MADD>, a: V, b: V, two: [V; 2], one: [V; 2]) -> (V, V) {
     let even = _mm512_permutex2var_epi64(a, _mm512_setr_epi64(0, 2, 8, 10, 4, 6, 12, 14), b);
     let odd = _mm512_permutex2var_epi64(a, _mm512_setr_epi64(1, 3, 9, 11, 5, 7, 13, 15), b);
     let x = _mm512_add_epi64(even, odd);

@@ -15,12 +15,12 @@ use super::vector::montgomery;
 use super::{Modulus, V, get, lift, load, product, reduce_once, set, splat, store};
 
 /// The prime, and what takes powers of 2^52 in and out.
-struct Constants {
-    c: Modulus,
+struct Constants<const MADD: bool> {
+    c: Modulus<MADD>,
     inverse: V,
 }
 
-impl Constants {
+impl<const MADD: bool> Constants<MADD> {
     #[inline]
     #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
     fn new(prime: &Prime) -> Self {
@@ -51,7 +51,7 @@ fn excess(terms: usize) -> u32 {
 
 /// The columns of `tiles` and `sums`, from `at` on. Lengths are checked by the caller.
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-pub(crate) fn tile(
+pub(crate) fn tile<const MADD: bool>(
     transform: &Transform<'_>,
     at: usize,
     tiles: &mut [[&mut [u64]; 2]],
@@ -60,22 +60,22 @@ pub(crate) fn tile(
     let length = tiles[0][0].len();
     for (b, (step, tiles)) in transform.steps.iter().zip(tiles.iter_mut()).enumerate() {
         match step {
-            TransformStep::Identity(x, p) => identity(transform.prime, at, tiles, *x, *p),
+            TransformStep::Identity(x, p) => identity::<MADD>(transform.prime, at, tiles, *x, *p),
             TransformStep::Switch { map, key } => {
                 let rest = transform.steps[b + 1..].iter().map(|step| (step, at));
                 let again = transform.steps[..=b].iter().map(|step| (step, at + length));
                 let next = rest.chain(again).find_map(|(step, at)| source(step, at, length));
-                switch(transform, map, key, at, next, tiles);
+                switch::<MADD>(transform, map, key, at, next, tiles);
             }
         }
     }
     let count = tiles.len();
     for (sums, factors) in sums.chunks_mut(GROUP).zip(transform.factors.chunks(GROUP * count)) {
         match sums.len() {
-            4 => products::<4>(transform, at, factors, tiles, sums),
-            3 => products::<3>(transform, at, factors, tiles, sums),
-            2 => products::<2>(transform, at, factors, tiles, sums),
-            _ => products::<1>(transform, at, factors, tiles, sums),
+            4 => products::<4, MADD>(transform, at, factors, tiles, sums),
+            3 => products::<3, MADD>(transform, at, factors, tiles, sums),
+            2 => products::<2, MADD>(transform, at, factors, tiles, sums),
+            _ => products::<1, MADD>(transform, at, factors, tiles, sums),
         }
     }
 }
@@ -85,8 +85,8 @@ const GROUP: usize = 4;
 
 /// P·x·2^−52.
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-fn identity(prime: &Prime, at: usize, tiles: &mut [&mut [u64]; 2], x: [&[u64]; 2], p: u64) {
-    let c = Modulus::new(prime.value());
+fn identity<const MADD: bool>(prime: &Prime, at: usize, tiles: &mut [&mut [u64]; 2], x: [&[u64]; 2], p: u64) {
+    let c = Modulus::<MADD>::new(prime.value());
     let radix = prime.inverse(prime.reduce(1 << 52));
     let w = splat(prime.montgomery(prime.multiply(p, radix)));
     for (tile, x) in tiles.iter_mut().zip(x) {
@@ -109,7 +109,7 @@ fn source<'t, 'a>(step: &'t TransformStep<'a>, at: usize, length: usize) -> Opti
 /// (Σ_d digit_d ⊙ key_d + P·x)·2^−52 under the automorphism: lines are fetched where the map says. That order is
 /// none the processor would guess, so the source of the `next` tile is fetched while this one is computed.
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-fn switch(
+fn switch<const MADD: bool>(
     transform: &Transform<'_>,
     map: &Automorphism,
     key: &Key<'_>,
@@ -117,7 +117,7 @@ fn switch(
     next: Option<(&Key<'_>, usize)>,
     tiles: &mut [&mut [u64]; 2],
 ) {
-    let k = Constants::new(transform.prime);
+    let k = Constants::<MADD>::new(transform.prime);
     let c = &k.c;
     let count = transform.digits.len();
     let mut terms = [[core::ptr::null::<u64>(); 3]; MAX_DIGITS];
@@ -173,7 +173,7 @@ fn switch(
 
 /// `G` sums of one tile, with factors in the order of the sums.
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-fn products<const G: usize>(
+fn products<const G: usize, const MADD: bool>(
     transform: &Transform<'_>,
     at: usize,
     factors: &[&[u64]],
@@ -181,9 +181,9 @@ fn products<const G: usize>(
     sums: &mut [[&mut [u64]; 2]],
 ) {
     match transform.repeat {
-        1 => lines::<G, WHOLE>(transform, at, factors, tiles, sums),
-        2 | 4 => lines::<G, SPREAD>(transform, at, factors, tiles, sums),
-        _ => lines::<G, BROADCAST>(transform, at, factors, tiles, sums),
+        1 => lines::<G, WHOLE, MADD>(transform, at, factors, tiles, sums),
+        2 | 4 => lines::<G, SPREAD, MADD>(transform, at, factors, tiles, sums),
+        _ => lines::<G, BROADCAST, MADD>(transform, at, factors, tiles, sums),
     }
 }
 
@@ -198,14 +198,14 @@ const BROADCAST: u8 = 2;
 const AHEAD: usize = 64;
 
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-fn lines<const G: usize, const KIND: u8>(
+fn lines<const G: usize, const KIND: u8, const MADD: bool>(
     transform: &Transform<'_>,
     at: usize,
     factors: &[&[u64]],
     tiles: &[[&mut [u64]; 2]],
     sums: &mut [[&mut [u64]; 2]],
 ) {
-    let k = Constants::new(transform.prime);
+    let k = Constants::<MADD>::new(transform.prime);
     let c = &k.c;
     let radix = splat(transform.prime.montgomery(transform.prime.reduce(1 << 104)));
     let shift = transform.repeat.trailing_zeros();

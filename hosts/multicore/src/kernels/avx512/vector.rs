@@ -6,15 +6,15 @@ use super::super::prime::{MASK52, Prime};
 use super::{Modulus, V, get, lift, load, product, reduce_once, set, splat};
 
 /// Barrett's reduction of 104-bit products kept as a low sum and a high sum.
-struct Barrett {
-    c: Modulus,
+struct Barrett<const MADD: bool> {
+    c: Modulus<MADD>,
     /// Moves a canonical factor to the top of 52 bits.
     shift: __m128i,
     ratio: V,
     mask: V,
 }
 
-impl Barrett {
+impl<const MADD: bool> Barrett<MADD> {
     #[inline]
     #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
     fn new(prime: &Prime) -> Self {
@@ -40,7 +40,7 @@ impl Barrett {
     #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
     fn reduce(&self, (low, high): (V, V)) -> V {
         let quotient = _mm512_madd52hi_epu64(self.c.zero, high, self.ratio);
-        let r = _mm512_sub_epi64(low, _mm512_mullo_epi64(quotient, self.c.q));
+        let r = _mm512_sub_epi64(low, self.c.low(quotient, self.c.q));
         reduce_once(reduce_once(_mm512_and_si512(r, self.mask), self.c.q2), self.c.q)
     }
 
@@ -69,26 +69,26 @@ macro_rules! each {
 }
 
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-pub(crate) fn add_assign(prime: &Prime, x: &mut [u64], y: &[u64]) {
-    let c = Modulus::new(prime.value());
+pub(crate) fn add_assign<const MADD: bool>(prime: &Prime, x: &mut [u64], y: &[u64]) {
+    let c = Modulus::<MADD>::new(prime.value());
     each!(x, y => reduce_once(_mm512_add_epi64(x, y), c.q));
 }
 
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-pub(crate) fn sub_assign(prime: &Prime, x: &mut [u64], y: &[u64]) {
-    let c = Modulus::new(prime.value());
+pub(crate) fn sub_assign<const MADD: bool>(prime: &Prime, x: &mut [u64], y: &[u64]) {
+    let c = Modulus::<MADD>::new(prime.value());
     each!(x, y => lift(&c, _mm512_sub_epi64(x, y)));
 }
 
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-pub(crate) fn negate_assign(prime: &Prime, x: &mut [u64]) {
-    let c = Modulus::new(prime.value());
+pub(crate) fn negate_assign<const MADD: bool>(prime: &Prime, x: &mut [u64]) {
+    let c = Modulus::<MADD>::new(prime.value());
     each!(x => lift(&c, _mm512_sub_epi64(c.zero, x)));
 }
 
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-pub(crate) fn multiply(prime: &Prime, destination: &mut [u64], x: &[u64], y: &[u64]) {
-    let barrett = Barrett::new(prime);
+pub(crate) fn multiply<const MADD: bool>(prime: &Prime, destination: &mut [u64], x: &[u64], y: &[u64]) {
+    let barrett = Barrett::<MADD>::new(prime);
     let sources = x.as_chunks::<8>().0.iter().zip(y.as_chunks::<8>().0);
     for (destination, (x, y)) in destination.as_chunks_mut::<8>().0.iter_mut().zip(sources) {
         set(destination, barrett.multiply(get(x), get(y)));
@@ -96,26 +96,26 @@ pub(crate) fn multiply(prime: &Prime, destination: &mut [u64], x: &[u64], y: &[u
 }
 
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-pub(crate) fn multiply_assign(prime: &Prime, x: &mut [u64], y: &[u64]) {
-    let barrett = Barrett::new(prime);
+pub(crate) fn multiply_assign<const MADD: bool>(prime: &Prime, x: &mut [u64], y: &[u64]) {
+    let barrett = Barrett::<MADD>::new(prime);
     each!(x, y => barrett.multiply(x, y));
 }
 
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-pub(crate) fn multiply_add(prime: &Prime, sum: &mut [u64], x: &[u64], y: &[u64]) {
-    let barrett = Barrett::new(prime);
+pub(crate) fn multiply_add<const MADD: bool>(prime: &Prime, sum: &mut [u64], x: &[u64], y: &[u64]) {
+    let barrett = Barrett::<MADD>::new(prime);
     each!(sum, x, y => reduce_once(_mm512_add_epi64(sum, barrett.multiply(x, y)), barrett.c.q));
 }
 
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-pub(crate) fn multiply_scalar_assign(prime: &Prime, x: &mut [u64], s: u64) {
-    let (c, w) = (Modulus::new(prime.value()), splat(prime.montgomery(s)));
+pub(crate) fn multiply_scalar_assign<const MADD: bool>(prime: &Prime, x: &mut [u64], s: u64) {
+    let (c, w) = (Modulus::<MADD>::new(prime.value()), splat(prime.montgomery(s)));
     each!(x => lift(&c, product(&c, c.zero, x, w)));
 }
 
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-pub(crate) fn multiply_scalar_add(prime: &Prime, sum: &mut [u64], x: &[u64], s: u64) {
-    let (c, w) = (Modulus::new(prime.value()), splat(prime.montgomery(s)));
+pub(crate) fn multiply_scalar_add<const MADD: bool>(prime: &Prime, sum: &mut [u64], x: &[u64], s: u64) {
+    let (c, w) = (Modulus::<MADD>::new(prime.value()), splat(prime.montgomery(s)));
     // (−q, 2q) up to [0, 3q).
     each!(sum, x => {
         let t = product(&c, _mm512_add_epi64(sum, c.q), x, w);
@@ -124,14 +124,14 @@ pub(crate) fn multiply_scalar_add(prime: &Prime, sum: &mut [u64], x: &[u64], s: 
 }
 
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-pub(crate) fn add_scalar_assign(prime: &Prime, x: &mut [u64], s: u64) {
-    let (c, s) = (Modulus::new(prime.value()), _mm512_set1_epi64(s as i64));
+pub(crate) fn add_scalar_assign<const MADD: bool>(prime: &Prime, x: &mut [u64], s: u64) {
+    let (c, s) = (Modulus::<MADD>::new(prime.value()), _mm512_set1_epi64(s as i64));
     each!(x => reduce_once(_mm512_add_epi64(x, s), c.q));
 }
 
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-pub(crate) fn sub_multiply_scalar(prime: &Prime, x: &mut [u64], y: &[u64], s: u64) {
-    let (c, w) = (Modulus::new(prime.value()), splat(prime.montgomery(s)));
+pub(crate) fn sub_multiply_scalar<const MADD: bool>(prime: &Prime, x: &mut [u64], y: &[u64], s: u64) {
+    let (c, w) = (Modulus::<MADD>::new(prime.value()), splat(prime.montgomery(s)));
     each!(x, y => {
         let difference = _mm512_sub_epi64(_mm512_add_epi64(x, c.q), y);
         lift(&c, product(&c, c.zero, difference, w))
@@ -139,8 +139,8 @@ pub(crate) fn sub_multiply_scalar(prime: &Prime, x: &mut [u64], y: &[u64], s: u6
 }
 
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-pub(crate) fn tensor(prime: &Prime, d: [&mut [u64]; 3], a: [&[u64]; 2], b: [&[u64]; 2]) {
-    let barrett = Barrett::new(prime);
+pub(crate) fn tensor<const MADD: bool>(prime: &Prime, d: [&mut [u64]; 3], a: [&[u64]; 2], b: [&[u64]; 2]) {
+    let barrett = Barrett::<MADD>::new(prime);
     let zero = (barrett.c.zero, barrett.c.zero);
     let [d0, d1, d2] = d.map(|limb| limb.as_chunks_mut::<8>().0);
     let [a0, a1] = a.map(|limb| limb.as_chunks::<8>().0);
@@ -155,8 +155,8 @@ pub(crate) fn tensor(prime: &Prime, d: [&mut [u64]; 3], a: [&[u64]; 2], b: [&[u6
 }
 
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-pub(crate) fn reduce_signed(prime: &Prime, destination: &mut [u64], source: &[i64]) {
-    let c = Modulus::new(prime.value());
+pub(crate) fn reduce_signed<const MADD: bool>(prime: &Prime, destination: &mut [u64], source: &[i64]) {
+    let c = Modulus::<MADD>::new(prime.value());
     let one = splat(prime.montgomery(1));
     let top = splat(prime.montgomery(prime.reduce(1 << 52)));
     for (destination, source) in destination.as_chunks_mut::<8>().0.iter_mut().zip(source.as_chunks::<8>().0)
@@ -175,13 +175,13 @@ pub(crate) fn reduce_signed(prime: &Prime, destination: &mut [u64], source: &[i6
 
 /// Both halves of `Σ_d digit_d ⊙ key_d`, added to what is there if `ADD`.
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-pub(crate) fn inner_product<const ADD: bool>(
+pub(crate) fn inner_product<const ADD: bool, const MADD: bool>(
     prime: &Prime,
     sums: [&mut [u64]; 2],
     digits: &[&[u64]],
     keys: [&[&[u64]]; 2],
 ) {
-    let c = Modulus::new(prime.value());
+    let c = Modulus::<MADD>::new(prime.value());
     let inverse = _mm512_set1_epi64(prime.inverse52 as i64);
     let radix = splat(prime.montgomery(prime.reduce(1 << 52)));
     let count = digits.len();
@@ -216,9 +216,9 @@ pub(crate) fn inner_product<const ADD: bool>(
 /// `(low + 2^52·high)·2^−52 mod q` in `(−q, 2^52)`, for a sum below 2^104.
 #[inline]
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-pub(super) fn montgomery(c: &Modulus, inverse: V, low: V, high: V) -> V {
+pub(super) fn montgomery<const MADD: bool>(c: &Modulus<MADD>, inverse: V, low: V, high: V) -> V {
     let high = _mm512_add_epi64(high, _mm512_srli_epi64::<52>(low));
-    let quotient = _mm512_mullo_epi64(low, inverse);
+    let quotient = c.low(low, inverse);
     _mm512_sub_epi64(high, _mm512_madd52hi_epu64(c.zero, quotient, c.q))
 }
 
@@ -231,12 +231,12 @@ pub(crate) fn automorphism<const ADD: bool>(
     index: &[u32],
     permutations: &[[u64; 8]; 8],
 ) {
-    let c = Modulus::new(prime.value());
+    let q = _mm512_set1_epi64(prime.value() as i64);
     let source = source.as_chunks::<8>().0;
     for (destination, &index) in destination.as_chunks_mut::<8>().0.iter_mut().zip(index) {
         let permutation = get(&permutations[index as usize % 8]);
         let line = _mm512_permutexvar_epi64(permutation, get(&source[index as usize / 8]));
-        let line = if ADD { reduce_once(_mm512_add_epi64(get(destination), line), c.q) } else { line };
+        let line = if ADD { reduce_once(_mm512_add_epi64(get(destination), line), q) } else { line };
         set(destination, line);
     }
 }
