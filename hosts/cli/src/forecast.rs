@@ -3,7 +3,7 @@
 use crate::args::Size;
 use crate::exit::{Exit, Failure};
 use crate::keyfile::KeyLayout;
-use crate::output::{Table, bytes, seconds};
+use crate::output::{Stolen, Table, bytes, seconds, taken};
 use crate::typical::Typical;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -81,6 +81,7 @@ pub(crate) struct Forecast {
 /// This machine's rates for both rings, within a few seconds.
 pub(crate) fn rates(parameters: &Parameters, threads: usize) -> Result<[Rates; 2], Failure> {
     let small = parameters.small_ring()?;
+    let stolen = Stolen::start();
     let measure = |parameters: &Parameters| -> Result<Rates, Failure> {
         let limbs = Rates::limbs(parameters.degree(), threads);
         let accelerator = Multicore::new(parameters.chain(), threads, limbs)?;
@@ -93,8 +94,18 @@ pub(crate) fn rates(parameters: &Parameters, threads: usize) -> Result<[Rates; 2
         tracing::info!(degree = parameters.degree(), fork, bookkeeping, "µs a call");
         Ok(rates)
     };
-    Ok([measure(parameters)?, measure(&small)?])
+    let rates = [measure(parameters)?, measure(&small)?];
+    if let Some(share) = stolen.share().filter(|share| *share > MUCH_STOLEN) {
+        tracing::warn!(
+            "other machines had {} while this one's rates were measured: times planned are of a quieter one",
+            taken(share)
+        );
+    }
+    Ok(rates)
 }
+
+/// From this share on rates are not what a job will find.
+const MUCH_STOLEN: f64 = 0.05;
 
 /// Runs a job dry: the keys it asks for and what it takes.
 ///

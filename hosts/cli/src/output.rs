@@ -192,9 +192,52 @@ pub(crate) fn cpu_seconds() -> Option<f64> {
     Some((ticks(14)? + ticks(15)?) / 100.0)
 }
 
+/// Processor time that the host of a virtual machine gives to others, from some moment on: what makes a job slower, and
+/// by no fault of the job's.
+pub(crate) struct Stolen {
+    since: Instant,
+    before_s: Option<f64>,
+}
+
+impl Stolen {
+    pub(crate) fn start() -> Self {
+        Self { since: Instant::now(), before_s: stolen_seconds() }
+    }
+
+    /// The share of all processors' time, from 0 to 1; `None` where the system does not say.
+    pub(crate) fn share(&self) -> Option<f64> {
+        let stolen_s = stolen_seconds()? - self.before_s?;
+        let processors = std::thread::available_parallelism().ok()?.get() as f64;
+        Some((stolen_s / (processors * self.since.elapsed().as_secs_f64())).clamp(0.0, 1.0))
+    }
+}
+
+/// For people: a share of processor time that others had.
+pub(crate) fn taken(share: f64) -> String {
+    format!("{:.0} % of the processors", 100.0 * share)
+}
+
+fn stolen_seconds() -> Option<f64> {
+    stolen_ticks(&std::fs::read_to_string("/proc/stat").ok()?).map(|ticks| ticks / 100.0)
+}
+
+/// Of all processors together, in hundredths of a second: the eighth number of the first line.
+fn stolen_ticks(stat: &str) -> Option<f64> {
+    stat.lines().next()?.strip_prefix("cpu ")?.split_whitespace().nth(7)?.parse().ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn stolen_time_is_the_eighth_number_of_all_processors() {
+        let stat = "cpu  10 20 30 40 50 60 70 80 90 100\ncpu0 1 2 3 4 5 6 7 8 9 10\n";
+        assert_eq!(stolen_ticks(stat), Some(80.0));
+        assert_eq!([stolen_ticks("cpu0 1 2 3 4 5 6 7 8\n"), stolen_ticks("cpu  1 2\n")], [None, None]);
+        assert!(Stolen::start().share().is_none_or(|share| (0.0..=1.0).contains(&share)));
+        assert_eq!(taken(0.086), "9 % of the processors");
+    }
 
     #[test]
     fn units() {

@@ -19,7 +19,7 @@ mod step;
 mod tally;
 
 use crate::exit::{Exit, Failure};
-use crate::output::{Output, Table, cpu_seconds, seconds};
+use crate::output::{Output, Stolen, Table, cpu_seconds, seconds, taken};
 use serde::Serialize;
 use std::time::{Duration, Instant};
 use veilformer::ckks::{ParametersLiteral, PrecisionStats};
@@ -264,6 +264,7 @@ pub(crate) fn run(args: &Args, output: Output) -> Result<(), Failure> {
         return Ok(());
     }
     let setting = Setting { threads: args.threads.into(), runs: args.runs };
+    let stolen = Stolen::start();
     let mut table =
         Table::new(&["figure", ">minimum", ">median", ">runs", ">bits mean", ">bits min", "notes"]);
     let mut compared = Vec::new();
@@ -319,6 +320,9 @@ pub(crate) fn run(args: &Args, output: Output) -> Result<(), Failure> {
     output.say(table.render());
     if !compared.is_empty() {
         output.say(compare::table(&compared).render());
+    }
+    if let Some(share) = stolen.share() {
+        output.say(format!("other machines on this host had {} meanwhile", taken(share)));
     }
     Ok(())
 }

@@ -6,7 +6,7 @@ use super::{finetune, infer};
 use crate::args::{Args as Line, Command, Threads, named};
 use crate::exit::{Exit, Failure, InFile};
 use crate::forecast::{Forecast, forecast, rates};
-use crate::output::{Output, Phases, Table, bytes, count, peak_memory, seconds, shorten};
+use crate::output::{Output, Phases, Stolen, Table, bytes, count, peak_memory, seconds, shorten, taken};
 use crate::run::Asked;
 use crate::sentences::{SHIPPED_SENTENCES, Sentence, TextArgs};
 use crate::twin::Twin;
@@ -72,6 +72,8 @@ struct Report {
     step_s: f64,
     planned_bytes: u64,
     peak_bytes: Option<u64>,
+    /// Shares of all processors' time that other machines on this host had, while it was planned and afterwards.
+    stolen: [Option<f64>; 2],
     phases: Vec<(&'static str, f64)>,
     total_s: f64,
 }
@@ -92,7 +94,10 @@ pub(crate) fn run(args: &Args, output: Output) -> Result<(), Failure> {
     let sentences = story.write_sentences(&work)?;
 
     let mut phases = Phases::new();
+    let planning = Stolen::start();
     let [of_infer, of_step] = story.plans()?;
+    let stolen_planning = planning.share();
+    let carrying_out = Stolen::start();
     phases.end("plan");
     story.line("keygen", &format!("--parameters {PARAMETERS} --out @/client"))?;
     story.give_to_server()?;
@@ -109,6 +114,7 @@ pub(crate) fn run(args: &Args, output: Output) -> Result<(), Failure> {
     let checkpoint = format!("@/run/checkpoint-{:05}.vfw", args.steps);
     let after_s = story.infer(&format!("--in @/batches --out @/after --weights {checkpoint}"))?;
     phases.end("infer after");
+    let stolen = [stolen_planning, carrying_out.share()];
     let logits = [story.decrypt("before")?, story.decrypt("after")?];
     phases.end("decrypt");
 
@@ -134,6 +140,7 @@ pub(crate) fn run(args: &Args, output: Output) -> Result<(), Failure> {
         step_s,
         planned_bytes: of_step.peak_bytes(),
         peak_bytes: peak_memory(),
+        stolen,
         total_s: phases.total(),
         phases: phases.list,
     };
@@ -331,6 +338,9 @@ impl Report {
         }
         let peak = self.peak_bytes.map_or_else(|| "unknown".into(), bytes);
         plan.row(vec!["memory at the peak".into(), bytes(self.planned_bytes), peak]);
+        if let [Some(planning), Some(afterwards)] = self.stolen.map(|share| share.map(taken)) {
+            plan.row(vec!["other machines on this host had".into(), planning, afterwards]);
+        }
         let phases: Vec<String> =
             self.phases.iter().map(|(name, time)| format!("{name} {}", seconds(*time))).collect();
         format!(
