@@ -207,8 +207,7 @@ impl Stolen {
     /// The share of all processors' time, from 0 to 1; `None` where the system does not say.
     pub(crate) fn share(&self) -> Option<f64> {
         let stolen_s = stolen_seconds()? - self.before_s?;
-        let processors = std::thread::available_parallelism().ok()?.get() as f64;
-        Some((stolen_s / (processors * self.since.elapsed().as_secs_f64())).clamp(0.0, 1.0))
+        Some((stolen_s / self.since.elapsed().as_secs_f64()).clamp(0.0, 1.0))
     }
 }
 
@@ -221,9 +220,12 @@ fn stolen_seconds() -> Option<f64> {
     stolen_ticks(&std::fs::read_to_string("/proc/stat").ok()?).map(|ticks| ticks / 100.0)
 }
 
-/// Of all processors together, in hundredths of a second: the eighth number of the first line.
+/// A processor's in the mean, in hundredths of a second: the eighth number of the first line is that of all, and each
+/// has a line of its own.
 fn stolen_ticks(stat: &str) -> Option<f64> {
-    stat.lines().next()?.strip_prefix("cpu ")?.split_whitespace().nth(7)?.parse().ok()
+    let processors = stat.lines().filter(|line| line.starts_with("cpu")).count().checked_sub(1)?;
+    let all: f64 = stat.lines().next()?.strip_prefix("cpu ")?.split_whitespace().nth(7)?.parse().ok()?;
+    (processors > 0).then(|| all / processors as f64)
 }
 
 #[cfg(test)]
@@ -231,10 +233,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn stolen_time_is_the_eighth_number_of_all_processors() {
-        let stat = "cpu  10 20 30 40 50 60 70 80 90 100\ncpu0 1 2 3 4 5 6 7 8 9 10\n";
-        assert_eq!(stolen_ticks(stat), Some(80.0));
-        assert_eq!([stolen_ticks("cpu0 1 2 3 4 5 6 7 8\n"), stolen_ticks("cpu  1 2\n")], [None, None]);
+    fn stolen_time_is_that_of_a_processor_in_the_mean() {
+        let stat = "cpu  10 20 30 40 50 60 70 80 90 100\ncpu0 1 2 3 4\ncpu1 1 2 3 4\nintr 1 2\n";
+        assert_eq!(stolen_ticks(stat), Some(40.0));
+        let without = ["", "cpu  1 2 3 4 5 6 7 8\n", "cpu  1 2\ncpu0 1 2\n", "cpu0 1 2 3 4 5 6 7 8\n"];
+        assert!(without.into_iter().all(|stat| stolen_ticks(stat).is_none()));
         assert!(Stolen::start().share().is_none_or(|share| (0.0..=1.0).contains(&share)));
         assert_eq!(taken(0.086), "9 % of the processors");
     }
