@@ -204,10 +204,12 @@ impl Stolen {
         Self { since: Instant::now(), before_s: stolen_seconds() }
     }
 
-    /// The share of all processors' time, from 0 to 1; `None` where the system does not say.
+    /// The share of all processors' time, from 0 to 1; `None` where the system does not say, and in the first second:
+    /// it counts in hundredths.
     pub(crate) fn share(&self) -> Option<f64> {
+        let elapsed_s = self.since.elapsed().as_secs_f64();
         let stolen_s = stolen_seconds()? - self.before_s?;
-        Some((stolen_s / self.since.elapsed().as_secs_f64()).clamp(0.0, 1.0))
+        (elapsed_s >= 1.0).then(|| (stolen_s / elapsed_s).clamp(0.0, 1.0))
     }
 }
 
