@@ -56,9 +56,15 @@ impl Path {
     pub fn detect() -> Self {
         match Self::available().last() {
             #[cfg(target_arch = "x86_64")]
-            Some(Self::Avx512Madd) if is_amd() => Self::Avx512,
+            Some(Self::Avx512Madd) => Self::of_vendor(&vendor()),
             path => path.unwrap_or(Self::Scalar),
         }
+    }
+
+    /// The faster of the two AVX-512 paths on a processor of this vendor.
+    #[cfg(target_arch = "x86_64")]
+    pub(super) fn of_vendor(vendor: &[u8; 12]) -> Self {
+        if vendor == b"AuthenticAMD" { Self::Avx512 } else { Self::Avx512Madd }
     }
 
     /// The path of that name, as [`OVERRIDE`] spells it.
@@ -78,14 +84,15 @@ impl Path {
     }
 }
 
-/// Whether AMD made this processor.
+/// Who made this processor, as leaf 0 of CPUID says.
 #[cfg(target_arch = "x86_64")]
-fn is_amd() -> bool {
+pub(super) fn vendor() -> [u8; 12] {
     // Safe from Rust 1.94 on.
     #[allow(unused_unsafe)]
     // SAFETY: every x86-64 processor has the instruction, and its leaf 0.
-    let vendor = unsafe { core::arch::x86_64::__cpuid(0) };
-    [vendor.ebx, vendor.edx, vendor.ecx].map(u32::to_le_bytes).as_flattened() == b"AuthenticAMD"
+    let leaf = unsafe { core::arch::x86_64::__cpuid(0) };
+    let words = [leaf.ebx, leaf.edx, leaf.ecx].map(u32::to_le_bytes);
+    core::array::from_fn(|i| words[i / 4][i % 4])
 }
 
 impl core::fmt::Display for Path {
