@@ -78,6 +78,9 @@ pub(crate) struct Forecast {
     operations: Vec<OperationLine>,
 }
 
+/// Share of the processors from which on a plan is worth a second look: it asks for less than 15 % of error.
+const MUCH_STOLEN: f64 = 0.05;
+
 /// This machine's rates for both rings, within a few seconds.
 pub(crate) fn rates(parameters: &Parameters, threads: usize) -> Result<[Rates; 2], Failure> {
     let small = parameters.small_ring()?;
@@ -97,15 +100,13 @@ pub(crate) fn rates(parameters: &Parameters, threads: usize) -> Result<[Rates; 2
     let rates = [measure(parameters)?, measure(&small)?];
     if let Some(share) = stolen.share().filter(|share| *share > MUCH_STOLEN) {
         tracing::warn!(
-            "other machines had {} while this one's rates were measured: times planned are of a quieter one",
+            "other machines on this host had {} while rates were measured: planned times may be far off; plan \
+             again when they have less",
             taken(share)
         );
     }
     Ok(rates)
 }
-
-/// From this share on rates are not what a job will find.
-const MUCH_STOLEN: f64 = 0.05;
 
 /// Runs a job dry: the keys it asks for and what it takes.
 ///

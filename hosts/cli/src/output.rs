@@ -204,13 +204,15 @@ impl Stolen {
         Self { since: Instant::now(), before_s: stolen_seconds() }
     }
 
-    /// The share of all processors' time, from 0 to 1; `None` where the system does not say, and in the first second:
-    /// it counts in hundredths.
+    /// The share of all processors' time, from 0 to 1; `None` where the system does not say, and in the first second.
     pub(crate) fn share(&self) -> Option<f64> {
-        let elapsed_s = self.since.elapsed().as_secs_f64();
-        let stolen_s = stolen_seconds()? - self.before_s?;
-        (elapsed_s >= 1.0).then(|| (stolen_s / elapsed_s).clamp(0.0, 1.0))
+        share(stolen_seconds()? - self.before_s?, self.since.elapsed().as_secs_f64())
     }
+}
+
+/// `None` below a second: the system counts in hundredths.
+fn share(stolen_s: f64, elapsed_s: f64) -> Option<f64> {
+    (elapsed_s >= 1.0).then(|| (stolen_s / elapsed_s).clamp(0.0, 1.0))
 }
 
 /// For people: a share of processor time that others had.
@@ -240,7 +242,7 @@ mod tests {
         assert_eq!(stolen_ticks(stat), Some(40.0));
         let without = ["", "cpu  1 2 3 4 5 6 7 8\n", "cpu  1 2\ncpu0 1 2\n", "cpu0 1 2 3 4 5 6 7 8\n"];
         assert!(without.into_iter().all(|stat| stolen_ticks(stat).is_none()));
-        assert!(Stolen::start().share().is_none_or(|share| (0.0..=1.0).contains(&share)));
+        assert_eq!([share(0.5, 2.0), share(3.0, 2.0), share(0.5, 0.5)], [Some(0.25), Some(1.0), None]);
         assert_eq!(taken(0.086), "9 % of the processors");
     }
 
