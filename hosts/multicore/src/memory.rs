@@ -4,7 +4,6 @@
 //! pages; a dropped limb goes back to a free list. The pool never gives memory
 //! back while it lives, and never exceeds the limit it was made with.
 
-use std::alloc::{Layout, alloc, dealloc};
 use std::ptr::NonNull;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -21,13 +20,13 @@ pub(crate) struct Pool {
 #[derive(Default)]
 struct State {
     free: Vec<NonNull<u64>>,
-    slabs: Vec<(NonNull<u8>, Layout)>,
+    slabs: Vec<Slab>,
     made: usize,
     out: usize,
     peak: usize,
 }
 
-// SAFETY: the raw pointers are owned by the pool and handed out one at a time
+// SAFETY: the raw pointers, slabs among them, are owned by the pool and handed out one at a time
 // under the lock; nothing is tied to a thread.
 unsafe impl Send for State {}
 
@@ -37,7 +36,7 @@ impl Pool {
         Arc::new(Self { degree, capacity, state: Mutex::default() })
     }
 
-    /// A limb, with whatever it last held; `None` at the limit or when the
+    /// A limb, with whatever it last held, at first zeros; `None` at the limit or when the
     /// system has no memory.
     pub(crate) fn take(self: &Arc<Self>) -> Option<Limb> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
@@ -56,23 +55,13 @@ impl Pool {
         if count == 0 {
             return None;
         }
-        let layout = Layout::from_size_align(count * bytes, HUGE_PAGE).ok()?;
-        // SAFETY: the layout has a non-zero size.
-        let slab = NonNull::new(unsafe { alloc(layout) })?;
-        // The advice comes before the first touch: zeroing then faults in huge
-        // pages, 512 times fewer than small ones.
-        #[cfg(target_os = "linux")]
-        // SAFETY: the range was just allocated; the advice does not change its content.
-        unsafe {
-            libc::madvise(slab.as_ptr().cast(), layout.size(), libc::MADV_HUGEPAGE);
-        }
-        // SAFETY: the slab is as long as the layout says, and nobody else has it yet.
-        unsafe { slab.as_ptr().write_bytes(0, layout.size()) };
-        state.slabs.push((slab, layout));
+        let slab = Slab::new(count * bytes)?;
+        let start = slab.start;
+        state.slabs.push(slab);
         state.made += count;
         for i in (0..count).rev() {
             // SAFETY: limb i lies inside the slab, and its offset keeps 64-byte alignment.
-            state.free.push(unsafe { slab.add(i * bytes) }.cast());
+            state.free.push(unsafe { start.add(i * bytes) }.cast());
         }
         Some(())
     }
@@ -98,13 +87,69 @@ impl Pool {
     }
 }
 
-impl Drop for Pool {
+/// Zeros on a huge page's boundary, given back when dropped: every limb holds the pool alive, so all are back then.
+struct Slab {
+    start: NonNull<u8>,
+    bytes: usize,
+}
+
+#[cfg(target_os = "linux")]
+impl Slab {
+    /// Pages of the kernel's, zeros already: nothing touches them before the kernel that fills a limb does, and as
+    /// kernels run on all threads, so does the clearing of pages.
+    fn new(bytes: usize) -> Option<Self> {
+        let bytes = bytes.next_multiple_of(HUGE_PAGE);
+        let (all, access) = (bytes + HUGE_PAGE, libc::PROT_READ | libc::PROT_WRITE);
+        // SAFETY: a new private mapping, wherever the kernel likes.
+        let mapped = unsafe {
+            libc::mmap(std::ptr::null_mut(), all, access, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, -1, 0)
+        };
+        if mapped == libc::MAP_FAILED {
+            return None;
+        }
+        let before = mapped.align_offset(HUGE_PAGE);
+        // SAFETY: `before` is less than a huge page, and the mapping a huge page longer than the slab. What lies
+        // around the slab is a part of the mapping that nobody uses. The advice changes no content; it comes before
+        // the first touch, so that pages come in huge ones, 512 times fewer.
+        unsafe {
+            let start = mapped.byte_add(before);
+            if before > 0 {
+                libc::munmap(mapped, before);
+            }
+            libc::munmap(start.byte_add(bytes), HUGE_PAGE - before);
+            libc::madvise(start, bytes, libc::MADV_HUGEPAGE);
+            Some(Self { start: NonNull::new(start.cast())?, bytes })
+        }
+    }
+}
+
+#[cfg(target_os = "linux")]
+impl Drop for Slab {
     fn drop(&mut self) {
-        // Every limb holds the pool alive, so all are back.
-        let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
-        for (slab, layout) in state.slabs.drain(..) {
-            // SAFETY: allocated in `grow` with this layout and freed only here.
-            unsafe { dealloc(slab.as_ptr(), layout) }
+        // SAFETY: mapped by `new`, and no limb of it is out.
+        unsafe { libc::munmap(self.start.as_ptr().cast(), self.bytes) };
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+impl Slab {
+    fn layout(bytes: usize) -> Option<std::alloc::Layout> {
+        std::alloc::Layout::from_size_align(bytes, HUGE_PAGE).ok()
+    }
+
+    fn new(bytes: usize) -> Option<Self> {
+        // SAFETY: the layout has a non-zero size.
+        let start = NonNull::new(unsafe { std::alloc::alloc_zeroed(Self::layout(bytes)?) })?;
+        Some(Self { start, bytes })
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+impl Drop for Slab {
+    fn drop(&mut self) {
+        if let Some(layout) = Self::layout(self.bytes) {
+            // SAFETY: allocated by `new` with this layout, and no limb of it is out.
+            unsafe { std::alloc::dealloc(self.start.as_ptr(), layout) }
         }
     }
 }
@@ -147,6 +192,15 @@ impl Drop for Limb {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn limbs_start_as_zeros_on_pages_of_their_own_slab() {
+        let pool = Pool::new(1 << 16, 200);
+        let limbs: Vec<Limb> = std::iter::from_fn(|| pool.take()).collect();
+        assert!(limbs.len() == 200 && limbs.iter().flat_map(|limb| limb.iter()).all(|&word| word == 0));
+        let slab = SLAB_BYTES / (8 << 16);
+        assert!(limbs.iter().step_by(slab).all(|limb| (limb.as_ptr() as usize).is_multiple_of(HUGE_PAGE)));
+    }
 
     #[test]
     fn limbs_are_disjoint_counted_and_reused() {
