@@ -70,18 +70,19 @@ impl<A: Accelerator, F: Form> Polynomial<A, F> {
     /// A copy of the limbs that `basis` names; it must be a part of this basis.
     pub fn duplicate_to(&self, accelerator: &A, basis: Basis) -> Result<Self, Error> {
         let mut copy = Self::allocate(accelerator, basis)?;
-        for i in 0..basis.len() {
-            let source = self.limb_of(basis.prime_index(accelerator.chain(), i), accelerator)?;
-            accelerator.copy(&mut copy.limbs[i..i + 1], core::slice::from_ref(source))?;
+        let misfit = Error::Shape { have: self.basis.len(), need: basis.len() };
+        let (ordinary, special) = self.limbs.split_at(self.basis.ordinary());
+        let special = special.get(..basis.special()).ok_or(misfit)?;
+        let (of_ordinary, of_special) = copy.limbs.split_at_mut(basis.ordinary());
+        if !of_ordinary.is_empty() {
+            let first = basis.start().checked_sub(self.basis.start()).ok_or(misfit)?;
+            let run = ordinary.get(first..first + basis.ordinary()).ok_or(misfit)?;
+            accelerator.copy(of_ordinary, run)?;
+        }
+        if !of_special.is_empty() {
+            accelerator.copy(of_special, special)?;
         }
         Ok(copy)
-    }
-
-    fn limb_of(&self, prime: usize, accelerator: &A) -> Result<&A::Limb, Error> {
-        (0..self.basis.len())
-            .find(|&i| self.basis.prime_index(accelerator.chain(), i) == prime)
-            .map(|i| &self.limbs[i])
-            .ok_or(Error::Shape { have: self.basis.len(), need: prime })
     }
 
     /// Which primes.

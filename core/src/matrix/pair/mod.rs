@@ -260,8 +260,11 @@ impl<'r, 'a, A: Accelerator, K: KeySource<A> + ?Sized> PairEvaluator<'r, 'a, A, 
         let i = exponent.trailing_zeros();
         let have = self.powers[0].basis().len() - 1;
         let power = self.powers.get(i as usize).ok_or(ckks::Error::Level { have, need: level })?;
-        let base = power.duplicate_to(accelerator, Basis::level(level))?;
-        Ok(base.automorphism(accelerator, exponent >> i)?)
+        let (basis, misfit) = (Basis::level(level), ckks::Error::Level { have, need: level });
+        let mut image = Polynomial::allocate(accelerator, basis)?;
+        let base = power.limbs().get(..basis.len()).ok_or(misfit)?;
+        accelerator.automorphism(basis, image.limbs_mut(), base, exponent >> i)?;
+        Ok(image)
     }
 
     /// After the switches of a split, or before those of packing: what the first adds is doubled in all the others.
