@@ -16,8 +16,13 @@ const RANGE_MARGIN: f64 = 1.1;
 /// Arguments whose scale is this close to their interval's are taken as they come.
 const NEARLY: f64 = 1.0 / 64.0;
 
+/// Coefficients this small beside the largest are what rounding left of terms that symmetry takes away.
+const NEGLIGIBLE: f64 = 1.0 / (1u64 << 44) as f64;
+
 /// The coefficients of p(from_unit⁻¹(a·t + b)) in t: the polynomial of an approximation for slots that are not its own
-/// unit interval but t with argument a·t + b. Exact: the degree is the same.
+/// unit interval but t with argument a·t + b. Exact: the degree is the same. An even polynomial, or one that is even
+/// but for its linear term as a gate's, stays one to the last bit: the powers that only other terms ask for would
+/// each cost a product.
 pub(crate) fn compose(approximation: &Approximation<'_>, a: f64, b: f64) -> Vec<f64> {
     let count = approximation.coefficients().len();
     let angle = |i: usize| std::f64::consts::PI * (i as f64 + 0.5) / count as f64;
@@ -27,12 +32,15 @@ pub(crate) fn compose(approximation: &Approximation<'_>, a: f64, b: f64) -> Vec<
             clenshaw(approximation.coefficients(), unit)
         })
         .collect();
-    (0..count)
+    let mut coefficients: Vec<f64> = (0..count)
         .map(|j| {
             let sum: f64 = values.iter().enumerate().map(|(i, y)| y * (j as f64 * angle(i)).cos()).sum();
             sum * if j == 0 { 1.0 } else { 2.0 } / count as f64
         })
-        .collect()
+        .collect();
+    let least = NEGLIGIBLE * coefficients.iter().fold(0.0, |most: f64, c| most.max(c.abs()));
+    coefficients.iter_mut().filter(|c| c.abs() < least).for_each(|c| *c = 0.0);
+    coefficients
 }
 
 /// Levels that a polynomial of so many coefficients takes.
@@ -206,5 +214,23 @@ mod tests {
             let squared = clenshaw(&composed, t).powi(4);
             assert!((squared - fitted.evaluate(1.4 * t - 1.45)).abs() < 1e-12);
         }
+    }
+
+    #[test]
+    fn a_gates_odd_terms_stay_none_but_the_first() {
+        let relu = |x: f64| x.max(0.0);
+        // Interpolated at Chebyshev points, without the terms that |x| does not have.
+        let mut coefficients = [0.0; 32];
+        for (j, c) in coefficients.iter_mut().enumerate().filter(|(j, _)| *j == 1 || j % 2 == 0) {
+            let angle = |i: i32| std::f64::consts::PI * (f64::from(i) + 0.5) / 32.0;
+            let sum: f64 = (0..32).map(|i| relu(angle(i).cos()) * (j as f64 * angle(i)).cos()).sum();
+            *c = sum * if j == 0 { 1.0 } else { 2.0 } / 32.0;
+        }
+        let interval = Interval::new(-3.7, 3.7).unwrap();
+        let gate = Approximation::new(Function::Relu, interval, 0, &coefficients).unwrap();
+        let composed = compose(&gate, 2.9, 0.0);
+        let present: Vec<bool> = composed.iter().map(|c| *c != 0.0).collect();
+        let expected: Vec<bool> = (0..32).map(|j| j == 1 || j % 2 == 0).collect();
+        assert_eq!(present, expected);
     }
 }
