@@ -93,8 +93,9 @@ pub(crate) fn with_rings<W: RingsWork + Send>(
     limbs: [usize; 2],
     work: W,
 ) -> Result<W::Output, Failure> {
-    let hosts =
-        [Multicore::new(big.chain(), threads, limbs[0])?, Multicore::new(small.chain(), threads, limbs[1])?];
+    let of_big = Multicore::new(big.chain(), threads, limbs[0])?;
+    let of_small = of_big.beside(small.chain(), limbs[1])?;
+    let hosts = [of_big, of_small];
     tracing::info!(kernels = hosts[0].kernels(), threads, ?limbs, "accelerators");
     match args.accelerator {
         Kind::Multicore if args.faults.is_some() => Err(faults_without_board()),

@@ -31,7 +31,7 @@ pub struct Multicore {
     tables: Vec<NttTable>,
     kernels: Kernels,
     pool: Arc<Pool>,
-    threads: rayon::ThreadPool,
+    threads: Arc<rayon::ThreadPool>,
     conversions: Cache<Basis, ConvertTable>,
     automorphisms: Cache<usize, Automorphism>,
 }
@@ -62,6 +62,24 @@ impl Multicore {
             .thread_name(|i| format!("veilformer-{i}"))
             .build()
             .map_err(SetupError::Threads)?;
+        Self::on(Arc::new(threads), chain, kernels, limbs)
+    }
+
+    /// Another chain on the same threads, with as many limbs of its own: for a job that computes in two rings. Each
+    /// with threads of its own would wake them whenever the job goes from one ring to the other.
+    ///
+    /// # Errors
+    /// [`SetupError`].
+    pub fn beside(&self, chain: &ModulusChain, limbs: usize) -> Result<Self, SetupError> {
+        Self::on(Arc::clone(&self.threads), chain, self.kernels, limbs)
+    }
+
+    fn on(
+        threads: Arc<rayon::ThreadPool>,
+        chain: &ModulusChain,
+        kernels: Kernels,
+        limbs: usize,
+    ) -> Result<Self, SetupError> {
         let degree = chain.degree();
         let table = |q: u64| NttTable::new(kernels, Prime::new(q)?, degree);
         let tables = threads.install(|| {

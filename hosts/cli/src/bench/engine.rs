@@ -226,11 +226,9 @@ pub(super) fn measure(
             dry_run(&big, &sample.weights(), subject.sentences, &job, setting.threads)?;
         }
         let limbs = if subject.trained.is_some() { step::LIMBS } else { LIMBS };
-        let accelerators = [
-            &Multicore::new(big.chain(), setting.threads, limbs[0])?,
-            &Multicore::new(small.chain(), setting.threads, limbs[1])?,
-        ];
-        report(accelerators[1].run(|| {
+        let of_big = Multicore::new(big.chain(), setting.threads, limbs[0])?;
+        let accelerators = [&of_big, &of_big.beside(small.chain(), limbs[1])?];
+        report(of_big.run(|| {
             let (secret, _) = Client::new(accelerators[0], &big)?.generate(RELEASES)?;
             let of_small = secret.small_ring(accelerators[1], &small, &mut vec![0; small.degree()])?;
             let parameters = [&big, &small];

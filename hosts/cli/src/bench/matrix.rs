@@ -45,7 +45,7 @@ pub(super) fn measure(
     let big = ParametersLiteral::N16_MATRIX.check()?;
     let small = big.small_ring()?;
     let big_accelerator = Multicore::new(big.chain(), setting.threads, 1 << 13)?;
-    let small_accelerator = Multicore::new(small.chain(), setting.threads, 1 << 17)?;
+    let small_accelerator = big_accelerator.beside(small.chain(), 1 << 17)?;
     for (name, batch) in FIGURES.iter().filter(|(name, _)| names.contains(name)) {
         let bench = small_accelerator.run(|| {
             Bench::new(setting, [&big, &small], [&big_accelerator, &small_accelerator], TOKENS * batch)

@@ -153,10 +153,9 @@ pub(crate) fn with_opener<R: Send>(
     let rings = Rings::new(parameters)?;
     let threads = opening.threads.count();
     let held = opening.weights.as_ref().map_or(Ok(0), |_| weights::limbs(&work, &rings))?;
-    let accelerators = [
-        Multicore::new(rings.big.chain(), threads, Client::limbs(&rings.big) + held)?,
-        Multicore::new(rings.small.chain(), threads, Client::limbs(&rings.small))?,
-    ];
+    let of_big = Multicore::new(rings.big.chain(), threads, Client::limbs(&rings.big) + held)?;
+    let of_small = of_big.beside(rings.small.chain(), Client::limbs(&rings.small))?;
+    let accelerators = [of_big, of_small];
     accelerators[0].run(|| {
         let mut client = Client::new(&accelerators[0], &rings.big)?;
         let (secret, budget) = client.read_secret(&mut file).in_file(path)?;

@@ -33,9 +33,9 @@ impl World {
     pub(crate) fn new(literal: ParametersLiteral, limbs: [usize; 2]) -> Self {
         let big = literal.check().unwrap();
         let small = big.small_ring().unwrap();
-        let accelerator =
-            |i: usize, parameters: &Parameters| Multicore::new(parameters.chain(), 2, limbs[i]).unwrap();
-        let accelerators = [accelerator(0, &big), accelerator(1, &small)];
+        let of_big = Multicore::new(big.chain(), 2, limbs[0]).unwrap();
+        let of_small = of_big.beside(small.chain(), limbs[1]).unwrap();
+        let accelerators = [of_big, of_small];
         Self { parameters: [big, small], accelerators }
     }
 
