@@ -374,18 +374,7 @@ impl Accelerator for Multicore {
         to: Basis,
         destination: &mut [Limb],
     ) -> Result<(), Error> {
-        let scaled = self.scale(from, source)?;
-        self.fits(to, destination.len())?;
-        let words = destination.len() * self.pool.degree();
-        let size = self.group(destination.len());
-        let mut groups: Vec<_> = destination.chunks_mut(size).collect();
-        self.spread(&mut groups, words, |g, group| {
-            let prime = |k| to.prime_index(&self.chain, g * size + k);
-            let limbs = group.iter_mut().enumerate();
-            let mut targets: Vec<_> = limbs.map(|(k, limb)| (prime(k), &mut limb[..])).collect();
-            self.combine(&scaled, &mut targets);
-            Ok(())
-        })
+        self.change_basis(from, source, to, destination)
     }
 
     fn tensor(
@@ -415,33 +404,7 @@ impl Accelerator for Multicore {
         coefficients: &[Limb],
         out: &mut [Limb],
     ) -> Result<(), Error> {
-        check(level.len(), x.len())?;
-        let basis = level.with_special(out.len().saturating_sub(level.len()));
-        let end = digit.start() + digit.len();
-        if end > level.len() {
-            return Err(Error::Shape { have: level.len(), need: end });
-        }
-        let scaled = self.scale(digit, coefficients)?;
-        self.fits(basis, out.len())?;
-        let words = out.len() * self.pool.degree();
-        let size = self.group(out.len());
-        let mut groups: Vec<_> = out.chunks_mut(size).collect();
-        self.spread(&mut groups, words, |g, group| {
-            let mut targets = Vec::with_capacity(size);
-            for (k, limb) in group.iter_mut().enumerate() {
-                let i = g * size + k;
-                if contains(digit, i) {
-                    limb.copy_from_slice(&x[i]);
-                } else {
-                    targets.push((basis.prime_index(&self.chain, i), &mut limb[..]));
-                }
-            }
-            self.combine(&scaled, &mut targets);
-            for (prime, limb) in targets {
-                self.tables[prime].forward(limb);
-            }
-            Ok(())
-        })
+        self.raise_digit(level, digit, x, coefficients, out)
     }
 
     fn inner_product(

@@ -17,9 +17,9 @@ const MAX_GROUP: usize = 8;
 const BLOCK: usize = 1 << 9;
 
 /// The half of a conversion that all targets share: y_i, and how often their sum wraps.
-pub(super) struct Scaled {
+pub(super) struct Scaled<'y> {
     table: Arc<ConvertTable>,
-    y: Vec<Limb>,
+    y: &'y [Limb],
     wraps: Limb,
 }
 
@@ -33,16 +33,22 @@ impl Multicore {
         })
     }
 
-    /// The half of a conversion that all targets share: y_i and v.
-    pub(super) fn scale(&self, source: Basis, x: &[Limb]) -> Result<Scaled, Error> {
+    /// The half of a conversion that all targets share: y_i and v. `y` has a limb for each of x.
+    pub(super) fn scale<'y>(
+        &self,
+        source: Basis,
+        x: &[Limb],
+        y: &'y mut [Limb],
+    ) -> Result<Scaled<'y>, Error> {
         self.fits(source, x.len())?;
+        check(x.len(), y.len())?;
         let table = self.conversion(source)?;
-        let (mut y, mut wraps) = (self.limbs(x.len())?, self.allocate()?);
+        let mut wraps = self.allocate()?;
         {
             let columns = COLUMNS.min(self.pool.degree());
             let mut tasks: Vec<(Vec<&mut [u64]>, &mut [u64])> =
                 wraps.chunks_mut(columns).map(|wraps| (Vec::with_capacity(x.len()), wraps)).collect();
-            for limb in &mut y {
+            for limb in &mut *y {
                 for (task, part) in tasks.iter_mut().zip(limb.chunks_mut(columns)) {
                     task.0.push(part);
                 }
@@ -58,13 +64,29 @@ impl Multicore {
         Ok(Scaled { table, y, wraps })
     }
 
+    /// The same of limbs that the inverse transform has scaled already.
+    fn scaled<'y>(&self, source: Basis, y: &'y [Limb]) -> Result<Scaled<'y>, Error> {
+        self.fits(source, y.len())?;
+        let table = self.conversion(source)?;
+        let mut wraps = self.allocate()?;
+        let columns = COLUMNS.min(self.pool.degree());
+        let mut tasks: Vec<&mut [u64]> = wraps.chunks_mut(columns).collect();
+        self.spread(&mut tasks, y.len() * self.pool.degree(), |i, wraps| {
+            let range = i * columns..(i + 1) * columns;
+            let y: Vec<&[u64]> = y.iter().map(|limb| &limb[range.clone()]).collect();
+            self.kernels.count_wraps(&table, &y, wraps);
+            Ok::<(), Error>(())
+        })?;
+        Ok(Scaled { table, y, wraps })
+    }
+
     /// Targets to a task: few enough that no thread waits long for another.
     pub(super) fn group(&self, targets: usize) -> usize {
         targets.div_ceil(6 * self.threads()).clamp(1, MAX_GROUP)
     }
 
     /// The limbs of `targets` (a prime and where to put it), in coefficient form.
-    pub(super) fn combine(&self, scaled: &Scaled, targets: &mut [(usize, &mut [u64])]) {
+    pub(super) fn combine(&self, scaled: &Scaled<'_>, targets: &mut [(usize, &mut [u64])]) {
         let degree = self.pool.degree();
         for start in (0..degree).step_by(BLOCK) {
             let block = start..degree.min(start + BLOCK);
@@ -77,7 +99,7 @@ impl Multicore {
     }
 
     /// Fresh limbs of `primes`, in evaluation form.
-    pub(super) fn raise(&self, scaled: &Scaled, primes: &[usize]) -> Result<Vec<Limb>, Error> {
+    pub(super) fn raise(&self, scaled: &Scaled<'_>, primes: &[usize]) -> Result<Vec<Limb>, Error> {
         let mut limbs = self.limbs(primes.len())?;
         let mut targets: Vec<_> = primes.iter().copied().zip(limbs.iter_mut().map(|l| &mut l[..])).collect();
         self.combine(scaled, &mut targets);
@@ -85,6 +107,68 @@ impl Multicore {
             self.tables[prime].forward(limb);
         }
         Ok(limbs)
+    }
+
+    /// [`Accelerator::convert`].
+    pub(super) fn change_basis(
+        &self,
+        from: Basis,
+        source: &[Limb],
+        to: Basis,
+        destination: &mut [Limb],
+    ) -> Result<(), Error> {
+        let mut y = self.limbs(source.len())?;
+        let scaled = self.scale(from, source, &mut y)?;
+        self.fits(to, destination.len())?;
+        let words = destination.len() * self.pool.degree();
+        let size = self.group(destination.len());
+        let mut groups: Vec<_> = destination.chunks_mut(size).collect();
+        self.spread(&mut groups, words, |g, group| {
+            let prime = |k| to.prime_index(&self.chain, g * size + k);
+            let limbs = group.iter_mut().enumerate();
+            let mut targets: Vec<_> = limbs.map(|(k, limb)| (prime(k), &mut limb[..])).collect();
+            self.combine(&scaled, &mut targets);
+            Ok(())
+        })
+    }
+
+    /// [`Accelerator::mod_up`].
+    pub(super) fn raise_digit(
+        &self,
+        level: Basis,
+        digit: Basis,
+        x: &[Limb],
+        coefficients: &[Limb],
+        out: &mut [Limb],
+    ) -> Result<(), Error> {
+        check(level.len(), x.len())?;
+        let basis = level.with_special(out.len().saturating_sub(level.len()));
+        let end = digit.start() + digit.len();
+        if end > level.len() {
+            return Err(Error::Shape { have: level.len(), need: end });
+        }
+        let mut y = self.limbs(coefficients.len())?;
+        let scaled = self.scale(digit, coefficients, &mut y)?;
+        self.fits(basis, out.len())?;
+        let words = out.len() * self.pool.degree();
+        let size = self.group(out.len());
+        let mut groups: Vec<_> = out.chunks_mut(size).collect();
+        self.spread(&mut groups, words, |g, group| {
+            let mut targets = Vec::with_capacity(size);
+            for (k, limb) in group.iter_mut().enumerate() {
+                let i = g * size + k;
+                if contains(digit, i) {
+                    limb.copy_from_slice(&x[i]);
+                } else {
+                    targets.push((basis.prime_index(&self.chain, i), &mut limb[..]));
+                }
+            }
+            self.combine(&scaled, &mut targets);
+            for (prime, limb) in targets {
+                self.tables[prime].forward(limb);
+            }
+            Ok(())
+        })
     }
 
     /// Divides x (+ P·addend) by the primes of `drop`, with rounding.
@@ -105,8 +189,11 @@ impl Multicore {
             let p: Vec<u64> = self.chain.of(last).map(|m| self.chain.product_mod(special, m)).collect();
             self.multiply_scalar_add(last, &mut dropped[..last.len()], &addend[keep.len()..], &p)?;
         }
-        self.ntt_inverse(drop, dropped)?;
-        let scaled = self.scale(drop, dropped)?;
+        let table = self.conversion(drop)?;
+        self.each(drop, dropped, |i, words| {
+            self.table(drop, i).inverse_scaled(None, words, table.factor(i));
+        })?;
+        let scaled = self.scaled(drop, dropped)?;
         let words = keep.len() * self.pool.degree();
         let size = self.group(kept.len());
         let mut groups: Vec<_> = kept.chunks_mut(size).collect();
@@ -132,6 +219,7 @@ impl Multicore {
             Ok(())
         })
     }
+
     /// A key switch up to the division by P: each limb is raised and summed while it is in the cache.
     pub(super) fn switch(
         &self,
@@ -149,16 +237,16 @@ impl Multicore {
         let runs: Vec<Basis> = digits(level, digit_size).collect();
         let last = x.last().ok_or(Error::Shape { have: 0, need: 1 })?;
         check_rows(runs.len(), basis.len(), key)?;
-        let mut coefficients = self.limbs(x.len())?;
-        self.each(level, &mut coefficients, |i, words| {
-            words.copy_from_slice(&x[i]);
-            self.table(level, i).inverse(words);
+        let tables: Vec<_> = runs.iter().map(|run| self.conversion(*run)).collect::<Result<_, _>>()?;
+        let mut y = self.limbs(x.len())?;
+        self.each(level, &mut y, |i, words| {
+            let factor = tables[i / digit_size].factor(i % digit_size);
+            self.table(level, i).inverse_scaled(Some(&x[i]), words, factor);
         })?;
-        let scaled: Vec<Scaled> = runs
+        let scaled: Vec<Scaled<'_>> = runs
             .iter()
-            .map(|run| self.scale(*run, &coefficients[run.start()..run.start() + run.len()]))
+            .map(|run| self.scaled(*run, &y[run.start()..run.start() + run.len()]))
             .collect::<Result<_, _>>()?;
-        drop(coefficients);
         let mut rows: Vec<_> = sum0.iter_mut().zip(sum1).collect();
         let words = basis.len() * self.pool.degree();
         let size = self.group(rows.len());

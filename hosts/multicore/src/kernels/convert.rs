@@ -101,6 +101,14 @@ impl ConvertTable {
         self.sources.len()
     }
 
+    /// `(D/q_i)^−1 mod q_i`, by which source `i` is scaled.
+    ///
+    /// # Panics
+    /// If there is no such source.
+    pub fn factor(&self, source: usize) -> u64 {
+        self.sources[source].factor
+    }
+
     /// Number of target primes.
     pub fn targets(&self) -> usize {
         self.targets.len()
@@ -146,16 +154,24 @@ impl Kernels {
     pub fn scale_sources(self, table: &ConvertTable, x: &[&[u64]], y: &mut [&mut [u64]], wraps: &mut [u64]) {
         let degree = wraps.len();
         assert_eq!((x.len(), y.len()), (table.sources(), table.sources()), "limbs of the table");
-        assert!(
-            degree.is_multiple_of(8)
-                && x.iter().all(|x| x.len() == degree)
-                && y.iter().all(|y| y.len() == degree)
-        );
-        avx512_or!(
-            self,
-            convert::scale_sources(table, x, y, wraps),
-            scalar::scale_sources(table, x, y, wraps)
-        );
+        assert!(degree.is_multiple_of(8) && x.iter().all(|x| x.len() == degree));
+        assert!(y.iter().all(|y| y.len() == degree));
+        avx512_or!(self, convert::scale_sources(table, x, y), scalar::scale_sources(table, x, y));
+        let mut scaled: [&[u64]; MAX_SOURCES] = [&[]; MAX_SOURCES];
+        scaled.iter_mut().zip(&*y).for_each(|(scaled, y)| *scaled = y);
+        self.count_wraps(table, &scaled[..y.len()], wraps);
+    }
+
+    /// The wrap counts alone, for limbs that have been scaled: source i by [`ConvertTable::factor`], which a
+    /// transform takes in at no cost ([`NttTable::inverse_scaled`](super::NttTable::inverse_scaled)).
+    ///
+    /// # Panics
+    /// As [`Kernels::scale_sources`].
+    pub fn count_wraps(self, table: &ConvertTable, y: &[&[u64]], wraps: &mut [u64]) {
+        let degree = wraps.len();
+        assert_eq!(y.len(), table.sources(), "limbs of the table");
+        assert!(degree.is_multiple_of(8) && y.iter().all(|y| y.len() == degree));
+        avx512_or!(self, convert::count_wraps(table, y, wraps), scalar::count_wraps(table, y, wraps));
     }
 
     /// The limb of target prime `target` from the scaled limbs.

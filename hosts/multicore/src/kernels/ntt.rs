@@ -17,6 +17,7 @@ const LOGS: core::ops::RangeInclusive<u32> = 4..=17;
 /// `out[i] = Σ_j x[j]·ψ^((2·brv(i)+1)·j)`, and `inverse` is its exact inverse, 1/N included.
 #[derive(Clone, Debug)]
 pub struct NttTable {
+    kernels: Kernels,
     prime: Prime,
     log: u32,
     layout: Layout,
@@ -57,7 +58,7 @@ impl NttTable {
             Path::Neon => Layout::Neon(float::ntt::Table::new(&prime, log)?),
             _ => Layout::Scalar(scalar_ntt::Table::new(&prime, log)?),
         };
-        Ok(Self { prime, log, layout })
+        Ok(Self { kernels, prime, log, layout })
     }
 
     /// The modulus with its constants.
@@ -127,20 +128,44 @@ impl NttTable {
     /// # Panics
     /// If `x` does not have N words.
     pub fn inverse(&self, x: &mut [u64]) {
+        self.inverse_scaled(None, x, 1);
+    }
+
+    /// `factor` (canonical) times the N coefficients of `values`, or of those in `x`, to `x`. AVX-512 takes neither a
+    /// copy nor a pass for the factor, which joins 1/N.
+    ///
+    /// # Panics
+    /// If `x` or `values` does not have N words.
+    pub fn inverse_scaled(&self, values: Option<&[u64]>, x: &mut [u64], factor: u64) {
+        match &self.layout {
+            #[cfg(target_arch = "x86_64")]
+            Layout::Avx512(table) => {
+                // SAFETY: this layout is built only from kernels whose path the processor has.
+                return unsafe { table.inverse::<false>(&self.prime, values, x, factor) };
+            }
+            #[cfg(target_arch = "x86_64")]
+            Layout::Avx512Madd(table) => {
+                // SAFETY: as above.
+                return unsafe { table.inverse::<true>(&self.prime, values, x, factor) };
+            }
+            _ => {}
+        }
+        if let Some(values) = values {
+            x.copy_from_slice(values);
+        }
         match &self.layout {
             Layout::Scalar(table) => table.inverse(&self.prime, x),
             #[cfg(target_arch = "x86_64")]
-            // SAFETY: this layout is built only from kernels whose path the processor has.
-            Layout::Avx512(table) => unsafe { table.inverse::<false>(&self.prime, x) },
-            #[cfg(target_arch = "x86_64")]
-            // SAFETY: as above.
-            Layout::Avx512Madd(table) => unsafe { table.inverse::<true>(&self.prime, x) },
-            #[cfg(target_arch = "x86_64")]
             // SAFETY: as above.
             Layout::Avx2(table) => unsafe { avx2::inverse(table, &self.prime, x) },
+            #[cfg(target_arch = "x86_64")]
+            Layout::Avx512(_) | Layout::Avx512Madd(_) => unreachable!("done above"),
             #[cfg(target_arch = "aarch64")]
             // SAFETY: as above.
             Layout::Neon(table) => unsafe { neon::inverse(table, &self.prime, x) },
+        }
+        if factor != 1 {
+            self.kernels.multiply_scalar_assign(&self.prime, x, factor);
         }
     }
 }

@@ -122,17 +122,21 @@ pub(crate) fn automorphism<const ADD: bool>(
     }
 }
 
-/// Source columns to scaled columns: `y_i = x_i·(D/q_i)^−1 mod q_i`, and the rounded number of wraps.
-pub(crate) fn scale_sources(table: &ConvertTable, x: &[&[u64]], y: &mut [&mut [u64]], wraps: &mut [u64]) {
-    wraps.fill(1 << (table.weight - 1));
+/// Source columns to scaled columns: `y_i = x_i·(D/q_i)^−1 mod q_i`.
+pub(crate) fn scale_sources(table: &ConvertTable, x: &[&[u64]], y: &mut [&mut [u64]]) {
     for (i, source) in table.sources.iter().enumerate() {
-        for ((y, &x), wraps) in y[i].iter_mut().zip(x[i]).zip(wraps.iter_mut()) {
+        for (y, &x) in y[i].iter_mut().zip(x[i]) {
             *y = source.prime.multiply(x, source.factor);
-            *wraps += (wide(*y, source.ratio) >> 52) as u64;
         }
     }
-    for wraps in wraps {
-        *wraps >>= table.weight;
+}
+
+/// The rounded number of times that the sum of the scaled columns wraps around D.
+pub(crate) fn count_wraps(table: &ConvertTable, y: &[&[u64]], wraps: &mut [u64]) {
+    for (column, wraps) in wraps.iter_mut().enumerate() {
+        let parts =
+            table.sources.iter().zip(y).map(|(source, y)| (wide(y[column], source.ratio) >> 52) as u64);
+        *wraps = (parts.sum::<u64>() + (1 << (table.weight - 1))) >> table.weight;
     }
 }
 

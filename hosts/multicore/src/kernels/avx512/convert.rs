@@ -7,29 +7,30 @@ use super::super::convert::{ConvertTable, Target};
 use super::vector::montgomery;
 use super::{Modulus, V, get, lift, load, product, reduce_once, set, splat};
 
-/// `y_i = x_i·(D/q_i)^−1 mod q_i`, and how often their sum wraps around D. Lengths are checked by the caller.
+/// `y_i = x_i·(D/q_i)^−1 mod q_i`. Lengths are checked by the caller.
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-pub(crate) fn scale_sources<const MADD: bool>(
-    table: &ConvertTable,
-    x: &[&[u64]],
-    y: &mut [&mut [u64]],
-    wraps: &mut [u64],
-) {
-    wraps.fill(1 << (table.weight - 1));
+pub(crate) fn scale_sources<const MADD: bool>(table: &ConvertTable, x: &[&[u64]], y: &mut [&mut [u64]]) {
     for ((source, x), y) in table.sources.iter().zip(x).zip(y) {
         let c = Modulus::<MADD>::new(source.prime.value());
         let w = splat(source.montgomery);
-        let ratio = _mm512_set1_epi64(source.ratio as i64);
-        let columns = x.as_chunks::<8>().0.iter().zip(y.as_chunks_mut::<8>().0);
-        for ((x, y), wraps) in columns.zip(wraps.as_chunks_mut::<8>().0) {
-            let scaled = lift(&c, product(&c, c.zero, get(x), w));
-            set(y, scaled);
-            set(wraps, _mm512_madd52hi_epu64(get(wraps), scaled, ratio));
+        for (x, y) in x.as_chunks::<8>().0.iter().zip(y.as_chunks_mut::<8>().0) {
+            set(y, lift(&c, product(&c, c.zero, get(x), w)));
         }
     }
+}
+
+/// How often the sum of the `y_i` wraps around D. Lengths are checked by the caller.
+#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+pub(crate) fn count_wraps<const MADD: bool>(table: &ConvertTable, y: &[&[u64]], wraps: &mut [u64]) {
+    let half = _mm512_set1_epi64(1 << (table.weight - 1));
     let weight = _mm_cvtsi64_si128(i64::from(table.weight));
-    for wraps in wraps.as_chunks_mut::<8>().0 {
-        set(wraps, _mm512_srl_epi64(get(wraps), weight));
+    for (line, wraps) in wraps.as_chunks_mut::<8>().0.iter_mut().enumerate() {
+        let mut sum = half;
+        for (source, y) in table.sources.iter().zip(y) {
+            let ratio = _mm512_set1_epi64(source.ratio as i64);
+            sum = _mm512_madd52hi_epu64(sum, get(&y.as_chunks::<8>().0[line]), ratio);
+        }
+        set(wraps, _mm512_srl_epi64(sum, weight));
     }
 }
 

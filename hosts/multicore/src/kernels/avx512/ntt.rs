@@ -107,17 +107,25 @@ impl Table {
         }
     }
 
-    /// Bit-reversed order in, natural order out, scaled by 1/N, canonical on both sides.
+    /// Bit-reversed order in (`values`, or `x`), natural order out, scaled by factor/N, canonical on both sides.
     #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-    pub(crate) fn inverse<const MADD: bool>(&self, prime: &Prime, x: &mut [u64]) {
-        assert_eq!(x.len(), 1 << self.log, "a limb has N words");
+    pub(crate) fn inverse<const MADD: bool>(
+        &self,
+        prime: &Prime,
+        values: Option<&[u64]>,
+        x: &mut [u64],
+        factor: u64,
+    ) {
+        assert!(x.len() == 1 << self.log && values.is_none_or(|v| v.len() == x.len()), "a limb has N words");
         let c = Modulus::<MADD>::new(prime.value());
         let inverse52 = _mm512_set1_epi64(prime.inverse52 as i64);
         let block_count = self.blocks();
         let block_words = x.len() / block_count;
+        let twists = self.tail.inverse_twists(&c, prime, factor);
         for block in 0..block_count {
             let words = &mut x[block * block_words..][..block_words];
-            self.tail.inverse(&c, inverse52, words, block);
+            let values = values.map(|values| &values[block * block_words..][..block_words]);
+            self.tail.inverse(&c, inverse52, &twists, values, words, block);
             for index in (self.outer..self.passes.len()).rev() {
                 self.inverse_pass(&c, index, words, block);
             }

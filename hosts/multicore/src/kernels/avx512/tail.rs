@@ -12,7 +12,8 @@ use super::super::aligned::AlignedWords;
 use super::super::prime::{Prime, bit_reverse};
 use super::ntt::{forward_stage, inverse_stages};
 use super::{
-    Modulus, V, butterfly, load, load_pair, product, reduce_once, splat_pair, store, sum_and_difference,
+    Modulus, V, butterfly, get, lift, load, load_pair, product, reduce_once, splat, splat_pair, store,
+    sum_and_difference,
 };
 
 /// Words of a block.
@@ -138,15 +139,41 @@ impl Table {
         }
     }
 
-    /// Opens `words`, the `block`-th of the equal blocks of the limb: canonical in, `[0, 2q)` out.
+    /// The twists of the inverse with a canonical `factor` taken in beside 1/N.
+    #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+    pub(super) fn inverse_twists<const MADD: bool>(
+        &self,
+        c: &Modulus<MADD>,
+        prime: &Prime,
+        factor: u64,
+    ) -> [[V; 2]; 8] {
+        let fixed = &self.inverse.lines()[..16];
+        let inverse52 = _mm512_set1_epi64(prime.inverse52 as i64);
+        let w = splat(prime.montgomery(factor));
+        core::array::from_fn(|g| {
+            let twist = get(&fixed[2 * g]);
+            if factor == 1 {
+                return [twist, get(&fixed[2 * g + 1])];
+            }
+            // Still in Montgomery form: only the factor's own is taken out.
+            let twist = lift(c, product(c, c.zero, twist, w));
+            [twist, c.low(twist, inverse52)]
+        })
+    }
+
+    /// Opens `words`, the `block`-th of the equal blocks of the limb, from `values` or in place: canonical in,
+    /// `[0, 2q)` out.
     #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
     pub(super) fn inverse<const MADD: bool>(
         &self,
         c: &Modulus<MADD>,
         inverse52: V,
+        twists: &[[V; 2]; 8],
+        values: Option<&[u64]>,
         words: &mut [u64],
         block: usize,
     ) {
+        assert!(values.is_none_or(|values| values.len() == words.len()));
         let first = block * (words.len() / BLOCK);
         let blocks = self.blocks.lines().as_flattened();
         let fixed = self.inverse.lines();
@@ -154,11 +181,12 @@ impl Table {
         let fixed = fixed.as_ptr().cast::<u64>();
         // SAFETY: the table has ten pairs of vectors.
         let (two, one) = unsafe { (load_pair(fixed.add(128)), load_pair(fixed.add(144))) };
-        for words in words.as_chunks_mut::<16>().0 {
+        for (k, words) in words.as_chunks_mut::<16>().0.iter_mut().enumerate() {
             let base = words.as_mut_ptr();
-            // SAFETY: base has sixteen words.
+            let from = values.map_or(base.cast_const(), |values| values[16 * k..][..16].as_ptr());
+            // SAFETY: base and from have sixteen words.
             unsafe {
-                let (x, y) = cyclic_inverse(c, load(base), load(base.add(8)), two, one);
+                let (x, y) = cyclic_inverse(c, load(from), load(from.add(8)), two, one);
                 store(base, x);
                 store(base.add(8), y);
             }
@@ -175,9 +203,8 @@ impl Table {
                 )
             };
             let d = [d, _mm512_madd52lo_epu64(c.zero, d, inverse52)];
-            for (g, v) in v.iter_mut().enumerate() {
-                // SAFETY: pair g of the fixed table.
-                *v = product(c, c.q, *v, unsafe { load_pair(fixed.add(16 * g)) });
+            for (v, twist) in v.iter_mut().zip(twists) {
+                *v = product(c, c.q, *v, *twist);
                 *v = product(c, c.q, *v, d);
             }
             inverse_stages!(c, v, w, 8usize);

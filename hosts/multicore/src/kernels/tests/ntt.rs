@@ -61,6 +61,16 @@ fn every_path_matches_scalar_at_every_degree() {
                     scalar.inverse(&mut expected);
                     table.inverse(&mut y);
                     assert!(y == expected, "inverse {} log {log} bits {bits}", kernels.path());
+                    for factor in [1, 2, q / 3, q - 1] {
+                        let mut scaled = expected.clone();
+                        scaled.iter_mut().for_each(|word| *word = prime.multiply(*word, factor));
+                        y.fill(1);
+                        table.inverse_scaled(Some(x), &mut y, factor);
+                        assert!(y == scaled, "{factor} · inverse {} log {log}", kernels.path());
+                        y.clone_from(x);
+                        table.inverse_scaled(None, &mut y, factor);
+                        assert!(y == scaled, "{factor} · inverse {} log {log}", kernels.path());
+                    }
                 }
             }
         }
