@@ -303,6 +303,11 @@ class Bench:
             return by(1, lambda q, s, a: a * s % q, x)
         if kernel == "MultiplyScalarAdd":
             return by(2, lambda q, s, a, b: (a + s * b) % q, x, y)
+        if kernel == "MultiplyScalarsAdd":
+            for k in range(17):
+                operand = (y, z)[k % 2]
+                x = by(3 + k, lambda q, s, a, b: (a + s * b) % q, x, operand)
+            return x
         if kernel == "AddScalarAssign":
             return by(1, lambda q, s, a: (a + s) % q, x)
         if kernel == "Automorphism":
@@ -342,6 +347,15 @@ class Bench:
                 + each(basis, lambda q, a, b, c, d: (a * b + c * d) % q, x, y1, x1, y0)
                 + each(basis, lambda q, a, b: a * b % q, x1, y1)
             )
+        if kernel == "TensorAdd":
+            x1, y0, y1 = y, z, self.polynomial(basis, 3)
+            d0, d1, d2 = (self.polynomial(basis, k) for k in (4, 5, 6))
+            for k in range(9):
+                (a0, a1), (b0, b1) = (((x, x1), (y0, y1)), ((y0, y1), (y0, y1)), ((x, x1), (x, x1)))[k % 3]
+                d0 = each(basis, lambda q, d, a, b: (d + a * b) % q, d0, a0, b0)
+                d1 = each(basis, lambda q, d, a, b, e, f: (d + a * b + e * f) % q, d1, a0, b1, a1, b0)
+                d2 = each(basis, lambda q, d, a, b: (d + a * b) % q, d2, a1, b1)
+            return d0 + d1 + d2
         if kernel == "ModUp":
             return sum(self.mod_up(basis, x), [])
         if kernel == "InnerProduct":
@@ -378,7 +392,8 @@ class Bench:
 
 
 KERNELS = """WriteSigned Copy Clear NttForward NttInverse AddAssign SubAssign NegateAssign MultiplyAssign MultiplyAdd
-MultiplyScalarAssign MultiplyScalarAdd AddScalarAssign Automorphism AutomorphismAdd Repeat Convert Tensor ModUp InnerProduct
+MultiplyScalarAssign MultiplyScalarAdd MultiplyScalarsAdd AddScalarAssign Automorphism AutomorphismAdd Repeat Convert Tensor
+TensorAdd ModUp InnerProduct
 ModDown ModDownAdd KeySwitch HoistedSums NttPartial RowProducts BlockProducts OddPowerSums""".split()
 
 

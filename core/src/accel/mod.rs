@@ -155,6 +155,17 @@ pub trait Accelerator: Sync + Sized {
         s: &[u64],
     ) -> Result<(), Error>;
 
+    /// sum = sum + Σ_k s_k·x_k for terms (x_k, s_k): [`Accelerator::multiply_scalar_add`] of each, which can be one
+    /// pass over the sum.
+    fn multiply_scalars_add(
+        &self,
+        basis: Basis,
+        sum: &mut [Self::Limb],
+        terms: &[(&[Self::Limb], &[u64])],
+    ) -> Result<(), Error> {
+        terms.iter().try_for_each(|(x, s)| self.multiply_scalar_add(basis, sum, x, s))
+    }
+
     /// x = x + s in every entry, one canonical scalar per limb. In evaluation
     /// form this adds the constant polynomial s.
     fn add_scalar_assign(&self, basis: Basis, x: &mut [Self::Limb], s: &[u64]) -> Result<(), Error>;
@@ -269,6 +280,23 @@ pub trait Accelerator: Sync + Sized {
         self.multiply_add(basis, d1, x[1], y[0])?;
         self.copy(d2, x[1])?;
         self.multiply_assign(basis, d2, y[1])
+    }
+
+    /// d = d + Σ_k x_k ⊗ y_k for terms \[x_k, y_k\], products as [`Accelerator::tensor`] makes them.
+    fn tensor_add(
+        &self,
+        basis: Basis,
+        d: [&mut [Self::Limb]; 3],
+        terms: &[[[&[Self::Limb]; 2]; 2]],
+    ) -> Result<(), Error> {
+        let [d0, d1, d2] = d;
+        for [x, y] in terms {
+            self.multiply_add(basis, d0, x[0], y[0])?;
+            self.multiply_add(basis, d1, x[0], y[1])?;
+            self.multiply_add(basis, d1, x[1], y[0])?;
+            self.multiply_add(basis, d2, x[1], y[1])?;
+        }
+        Ok(())
     }
 
     /// Raises one digit of `x` (evaluation form over Q_level, given by
@@ -416,46 +444,7 @@ pub trait Accelerator: Sync + Sized {
         factors: &Factors<'_, Self::Limb>,
         sums: &mut [[&mut [Self::Limb]; 2]],
     ) -> Result<(), Error> {
-        let chain = self.chain();
-        let basis = check_sums(chain, level, x, digits, steps, factors, sums)?;
-        if sums.is_empty() {
-            return Ok(());
-        }
-        sums.iter_mut().flatten().try_for_each(|sum| self.clear(sum))?;
-        let special = Basis::new(0, 0, basis.special());
-        let p: heapless::Vec<u64, MAX_LIMBS> =
-            chain.of(level).map(|m| chain.product_mod(special, m)).collect();
-        let limbs = || polynomial::allocate_limbs(self, basis.len());
-        let mut rotated: [Limbs<Self>; 2] = [limbs()?, limbs()?];
-        let mut switched: [Limbs<Self>; 2] = [limbs()?, limbs()?];
-        for (b, step) in steps.iter().enumerate() {
-            let [u0, u1] = &mut switched;
-            if let Some(key) = step.key {
-                self.inner_product(level, [&mut *u0, &mut *u1], digits, key)?;
-                self.multiply_scalar_add(level, &mut u0[..level.len()], x[0], &p)?;
-                for (r, u) in rotated.iter_mut().zip([&*u0, &*u1]) {
-                    self.automorphism(basis, r, u, step.galois)?;
-                }
-            } else {
-                for (r, x) in rotated.iter_mut().zip(x) {
-                    self.clear(r)?;
-                    self.multiply_scalar_add(level, &mut r[..level.len()], x, &p)?;
-                }
-            }
-            // The first half has been read: its limbs take the factors.
-            for (g, sum) in sums.iter_mut().enumerate() {
-                for (i, factor) in u0.iter_mut().enumerate() {
-                    let place = factors.locate(chain.degree(), i, g * steps.len() + b);
-                    let (limb, offset) =
-                        place.ok_or(Error::Shape { have: factors.limbs.len(), need: factors.count })?;
-                    self.repeat(factor, limb, offset, factors.repeat)?;
-                }
-                for (sum, r) in sum.iter_mut().zip(&rotated) {
-                    self.multiply_add(basis, sum, r, u0)?;
-                }
-            }
-        }
-        Ok(())
+        transform::hoisted_sums(self, level, x, digits, steps, factors, sums)
     }
 }
 

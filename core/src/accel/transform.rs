@@ -1,8 +1,8 @@
 //! What one pass of a baby-step giant-step transform is given:
 //! [`Accelerator::hoisted_sums`](super::Accelerator::hoisted_sums).
 
-use super::{Error, KeyRow, MAX_DIGITS, MAX_STEPS, check};
-use crate::ring::{Basis, ModulusChain};
+use super::{Accelerator, Error, KeyRow, Limbs, MAX_DIGITS, MAX_STEPS, check, polynomial};
+use crate::ring::{Basis, MAX_LIMBS, ModulusChain};
 
 /// One baby step of a transform.
 pub struct Step<'a, L> {
@@ -102,4 +102,55 @@ pub fn check_sums<L>(
     check(sums.len().saturating_mul(steps.len()), factors.count)?;
     check(limbs.saturating_mul(factors.limbs_per_prime()), factors.limbs.len())?;
     Ok(basis)
+}
+
+/// [`Accelerator::hoisted_sums`](super::Accelerator::hoisted_sums), step by step.
+pub(super) fn hoisted_sums<A: Accelerator>(
+    accelerator: &A,
+    level: Basis,
+    x: [&[A::Limb]; 2],
+    digits: &[&[A::Limb]],
+    steps: &[Step<'_, A::Limb>],
+    factors: &Factors<'_, A::Limb>,
+    sums: &mut [[&mut [A::Limb]; 2]],
+) -> Result<(), Error> {
+    let chain = accelerator.chain();
+    let basis = check_sums(chain, level, x, digits, steps, factors, sums)?;
+    if sums.is_empty() {
+        return Ok(());
+    }
+    sums.iter_mut().flatten().try_for_each(|sum| accelerator.clear(sum))?;
+    let special = Basis::new(0, 0, basis.special());
+    let p: heapless::Vec<u64, MAX_LIMBS> = chain.of(level).map(|m| chain.product_mod(special, m)).collect();
+    let limbs = || polynomial::allocate_limbs(accelerator, basis.len());
+    let mut rotated: [Limbs<A>; 2] = [limbs()?, limbs()?];
+    let mut switched: [Limbs<A>; 2] = [limbs()?, limbs()?];
+    for (b, step) in steps.iter().enumerate() {
+        let [u0, u1] = &mut switched;
+        if let Some(key) = step.key {
+            accelerator.inner_product(level, [&mut *u0, &mut *u1], digits, key)?;
+            accelerator.multiply_scalar_add(level, &mut u0[..level.len()], x[0], &p)?;
+            for (r, u) in rotated.iter_mut().zip([&*u0, &*u1]) {
+                accelerator.automorphism(basis, r, u, step.galois)?;
+            }
+        } else {
+            for (r, x) in rotated.iter_mut().zip(x) {
+                accelerator.clear(r)?;
+                accelerator.multiply_scalar_add(level, &mut r[..level.len()], x, &p)?;
+            }
+        }
+        // The first half has been read: its limbs take the factors.
+        for (g, sum) in sums.iter_mut().enumerate() {
+            for (i, factor) in u0.iter_mut().enumerate() {
+                let place = factors.locate(chain.degree(), i, g * steps.len() + b);
+                let (limb, offset) =
+                    place.ok_or(Error::Shape { have: factors.limbs.len(), need: factors.count })?;
+                accelerator.repeat(factor, limb, offset, factors.repeat)?;
+            }
+            for (sum, r) in sum.iter_mut().zip(&rotated) {
+                accelerator.multiply_add(basis, sum, r, u0)?;
+            }
+        }
+    }
+    Ok(())
 }

@@ -60,6 +60,11 @@ impl<A: Accelerator> Ciphertext<A> {
         self.parts[0].basis().len() - 1
     }
 
+    /// The limbs of both parts modulo Q_level, a level that it has.
+    pub(crate) fn limbs_at(&self, level: usize) -> [&[A::Limb]; 2] {
+        self.parts.each_ref().map(|part| &part.limbs()[..=level])
+    }
+
     /// The scale of its message.
     pub fn scale(&self, parameters: &Parameters) -> f64 {
         parameters.scale(self.level())

@@ -6,6 +6,7 @@
 
 use super::{EncryptedMatrix, Entries, Error, Layout, SmallRing};
 use crate::accel::{Accelerator, digits};
+use crate::ckks::server::MAX_TERMS;
 use crate::ckks::{self, Ciphertext, KeyId, KeyRequests, KeySource, Parameters};
 use crate::ring::Basis;
 use crate::ring::sampling::ERROR_DEVIATION;
@@ -307,7 +308,13 @@ impl<A: Accelerator, K: KeySource<A> + ?Sized> SmallRing<'_, A, K> {
         let ev = self.evaluator();
         let (x, y) = pairs.next().ok_or(Error::Room { have: 0, need: 1 })?;
         let mut sum = ev.multiply(x, y)?;
-        pairs.try_for_each(|(x, y)| ev.multiply_add(&mut sum, x, y))?;
+        loop {
+            let together: heapless::Vec<_, MAX_TERMS> = pairs.by_ref().take(MAX_TERMS).collect();
+            if together.is_empty() {
+                break;
+            }
+            ev.multiply_pairs_add(&mut sum, &together)?;
+        }
         let level = sum.level();
         Ok((ev.rescale(sum)?, level))
     }

@@ -6,6 +6,7 @@ mod error;
 mod fused;
 mod matrix;
 mod rows;
+mod sums;
 #[cfg(test)]
 mod tests;
 mod transform;
@@ -284,6 +285,15 @@ impl Accelerator for Multicore {
         })
     }
 
+    fn multiply_scalars_add(
+        &self,
+        basis: Basis,
+        sum: &mut [Limb],
+        terms: &[(&[Limb], &[u64])],
+    ) -> Result<(), Error> {
+        self.scalar_sums(basis, sum, terms)
+    }
+
     fn add_scalar_assign(&self, basis: Basis, x: &mut [Limb], s: &[u64]) -> Result<(), Error> {
         check(x.len(), s.len())?;
         self.each(basis, x, |i, words| self.kernels.add_scalar_assign(self.prime(basis, i), words, s[i]))
@@ -396,6 +406,15 @@ impl Accelerator for Multicore {
         })
     }
 
+    fn tensor_add(
+        &self,
+        basis: Basis,
+        d: [&mut [Limb]; 3],
+        terms: &[[[&[Limb]; 2]; 2]],
+    ) -> Result<(), Error> {
+        self.tensor_sums(basis, d, terms)
+    }
+
     fn mod_up(
         &self,
         level: Basis,
@@ -414,19 +433,7 @@ impl Accelerator for Multicore {
         digits: &[&[Limb]],
         key: [&[KeyRow<'_, Limb>]; 2],
     ) -> Result<(), Error> {
-        let [sum0, sum1] = sums;
-        let basis = level.with_special(sum0.len().saturating_sub(level.len()));
-        self.fits(basis, sum0.len())?;
-        check(sum0.len(), sum1.len())?;
-        digits.iter().try_for_each(|digit| check(basis.len(), digit.len()))?;
-        check_rows(digits.len(), basis.len(), key)?;
-        let mut rows: Vec<_> = sum0.iter_mut().zip(sum1).collect();
-        self.spread(&mut rows, basis.len() * self.pool.degree(), |i, (sum0, sum1)| {
-            let digits: Vec<&[u64]> = digits.iter().map(|digit| &digit[i][..]).collect();
-            let keys = key.map(|half| key_limbs(half, i));
-            self.kernels.inner_product(self.prime(basis, i), [sum0, sum1], &digits, [&keys[0], &keys[1]]);
-            Ok(())
-        })
+        self.key_products(level, sums, digits, key)
     }
 
     fn mod_down(&self, keep: Basis, drop: Basis, x: &mut [Limb]) -> Result<(), Error> {

@@ -42,12 +42,14 @@ pub enum Kernel {
     MultiplyAdd,
     MultiplyScalarAssign,
     MultiplyScalarAdd,
+    MultiplyScalarsAdd,
     AddScalarAssign,
     Automorphism,
     AutomorphismAdd,
     Repeat,
     Convert,
     Tensor,
+    TensorAdd,
     ModUp,
     InnerProduct,
     ModDown,
@@ -62,7 +64,7 @@ pub enum Kernel {
 
 impl Kernel {
     /// All of them.
-    pub const ALL: [Self; 28] = [
+    pub const ALL: [Self; 30] = [
         Self::WriteSigned,
         Self::Copy,
         Self::Clear,
@@ -75,12 +77,14 @@ impl Kernel {
         Self::MultiplyAdd,
         Self::MultiplyScalarAssign,
         Self::MultiplyScalarAdd,
+        Self::MultiplyScalarsAdd,
         Self::AddScalarAssign,
         Self::Automorphism,
         Self::AutomorphismAdd,
         Self::Repeat,
         Self::Convert,
         Self::Tensor,
+        Self::TensorAdd,
         Self::ModUp,
         Self::InnerProduct,
         Self::ModDown,
@@ -233,6 +237,13 @@ impl<'b, A: Accelerator> Bench<'b, A> {
                 let (y, s) = (self.polynomial(basis, 1)?, self.scalars(basis, 2));
                 a.multiply_scalar_add(basis, &mut x, &y, &s)?;
             }
+            Kernel::MultiplyScalarsAdd => {
+                // One more than a kernel may sum before it reduces, of two polynomials by turns.
+                let (y, z) = (self.polynomial(basis, 1)?, self.polynomial(basis, 2)?);
+                let scalars: [_; 17] = core::array::from_fn(|k| self.scalars(basis, 3 + k as u64));
+                let terms: [_; 17] = core::array::from_fn(|k| (&[&y, &z][k % 2][..], &scalars[k][..]));
+                a.multiply_scalars_add(basis, &mut x, &terms)?;
+            }
             Kernel::AddScalarAssign => a.add_scalar_assign(basis, &mut x, &self.scalars(basis, 1))?,
             Kernel::Automorphism => {
                 let degree = a.chain().degree();
@@ -263,13 +274,20 @@ impl<'b, A: Accelerator> Bench<'b, A> {
                 return Ok(outputs);
             }
             Kernel::Convert => return self.convert(basis),
-            Kernel::Tensor => {
+            Kernel::Tensor | Kernel::TensorAdd => {
                 let (x1, y0, y1) =
                     (self.polynomial(basis, 1)?, self.polynomial(basis, 2)?, self.polynomial(basis, 3)?);
                 let mut d =
                     [self.polynomial(basis, 4)?, self.polynomial(basis, 5)?, self.polynomial(basis, 6)?];
                 let [d0, d1, d2] = &mut d;
-                a.tensor(basis, [d0, d1, d2], [&x, &x1], [&y0, &y1])?;
+                let [x, y]: [[&[A::Limb]; 2]; 2] = [[&x, &x1], [&y0, &y1]];
+                if kernel == Kernel::Tensor {
+                    a.tensor(basis, [d0, d1, d2], x, y)?;
+                } else {
+                    // One more than a kernel may sum before it reduces.
+                    let terms: [_; 9] = core::array::from_fn(|k| [[x, y], [y, y], [x, x]][k % 3]);
+                    a.tensor_add(basis, [d0, d1, d2], &terms)?;
+                }
                 for d in d {
                     give(&mut outputs, d)?;
                 }

@@ -141,7 +141,8 @@ fn fine<A: Accelerator>(a: &A, row: &mut [A::Word], refusals: &mut Refusals) -> 
         refuse(7, a.multiply_scalar_assign(basis, &mut x, s))?;
         refuse(8, a.multiply_scalar_add(basis, &mut x, &y, s))?;
         refuse(9, a.add_scalar_assign(basis, &mut x, s))?;
-        refuse(10, a.automorphism(basis, &mut x, &y, 5))
+        refuse(10, a.automorphism(basis, &mut x, &y, 5))?;
+        refuse(11, a.multiply_scalars_add(basis, &mut x, &[(&y[..], s), (&z[..], s)]))
     };
     kernels(Basis::level(if count > 1 { count - 2 } else { count }), Misuse::Limbs)?;
     kernels(beyond, Misuse::Basis)?;
@@ -155,10 +156,14 @@ fn fine<A: Accelerator>(a: &A, row: &mut [A::Word], refusals: &mut Refusals) -> 
     refuse(6, a.multiply_add(level, &mut x, &y, &z[..operands]))?;
     refuse(8, a.multiply_scalar_add(level, &mut x, &y[..operands], &s[..count]))?;
     refuse(10, a.automorphism(level, &mut x, &y[..operands], 5))?;
+    let terms = [(&y[..], &s[..count]), (&y[..operands], &s[..count])];
+    refuse(11, a.multiply_scalars_add(level, &mut x, &terms))?;
     let mut refuse = |i: u8, found| refusals.of(Misuse::Scalars(i), found);
     refuse(7, a.multiply_scalar_assign(level, &mut x, &s[..operands]))?;
     refuse(8, a.multiply_scalar_add(level, &mut x, &y, &s[..operands]))?;
     refuse(9, a.add_scalar_assign(level, &mut x, &s[..operands]))?;
+    let terms = [(&y[..], &s[..count]), (&z[..], &s[..operands])];
+    refuse(11, a.multiply_scalars_add(level, &mut x, &terms))?;
     refusals.of(Misuse::Sources(0), a.convert(Basis::new(0, 0, 0), &[], level, &mut x))?;
     if count > MAX_SOURCES {
         let from = Basis::level(MAX_SOURCES);

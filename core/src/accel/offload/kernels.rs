@@ -105,6 +105,15 @@ impl<E: NttEngine + Send, A: Accelerator> Accelerator for Offload<'_, E, A> {
         self.inner.multiply_scalar_add(basis, sum, x, s)
     }
 
+    fn multiply_scalars_add(
+        &self,
+        basis: Basis,
+        sum: &mut [A::Limb],
+        terms: &[(&[A::Limb], &[u64])],
+    ) -> Result<(), Error> {
+        self.inner.multiply_scalars_add(basis, sum, terms)
+    }
+
     fn add_scalar_assign(&self, basis: Basis, x: &mut [A::Limb], s: &[u64]) -> Result<(), Error> {
         self.inner.add_scalar_assign(basis, x, s)
     }
@@ -195,6 +204,15 @@ impl<E: NttEngine + Send, A: Accelerator> Accelerator for Offload<'_, E, A> {
         self.inner.tensor(basis, d, x, y)
     }
 
+    fn tensor_add(
+        &self,
+        basis: Basis,
+        d: [&mut [A::Limb]; 3],
+        terms: &[[[&[A::Limb]; 2]; 2]],
+    ) -> Result<(), Error> {
+        self.inner.tensor_add(basis, d, terms)
+    }
+
     fn inner_product(
         &self,
         level: Basis,
@@ -204,6 +222,7 @@ impl<E: NttEngine + Send, A: Accelerator> Accelerator for Offload<'_, E, A> {
     ) -> Result<(), Error> {
         self.inner.inner_product(level, sums, digits, key)
     }
+
     fn hoisted_sums(
         &self,
         level: Basis,

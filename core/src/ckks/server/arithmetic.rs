@@ -5,6 +5,9 @@ use crate::accel::{Accelerator, Polynomial};
 use crate::ckks::{Ciphertext, Error, KeyId, KeySource, Plaintext, Product};
 use crate::ring::{Basis, MAX_LIMBS};
 
+/// Most terms of a sum that go to the accelerator together.
+pub const MAX_TERMS: usize = 24;
+
 impl<A: Accelerator, K: KeySource<A> + ?Sized> Evaluator<'_, A, K> {
     /// x += y, at the same level.
     ///
@@ -98,10 +101,19 @@ impl<A: Accelerator, K: KeySource<A> + ?Sized> Evaluator<'_, A, K> {
         self.multiply_at(same_level(x, y.level())?, x, y)
     }
 
-    /// x·y modulo Q_level, the scale that of the operands' own levels.
-    fn multiply_at(&self, level: usize, x: &Ciphertext<A>, y: &Ciphertext<A>) -> Result<Product<A>, Error> {
+    /// x·y modulo Q_level, the scale that of the operands' own levels: it is the caller's to have them multiply up
+    /// to the scale of a product at that level.
+    pub(super) fn multiply_at(
+        &self,
+        level: usize,
+        x: &Ciphertext<A>,
+        y: &Ciphertext<A>,
+    ) -> Result<Product<A>, Error> {
         if level == 0 {
             return Err(Error::LevelsExhausted { have: 0, need: 1 });
+        }
+        if let Some(have) = [x.level(), y.level()].into_iter().find(|have| *have < level) {
+            return Err(Error::Level { have, need: level });
         }
         let basis = Basis::level(level);
         let limbs = || Polynomial::allocate(self.accelerator, basis);
@@ -109,8 +121,8 @@ impl<A: Accelerator, K: KeySource<A> + ?Sized> Evaluator<'_, A, K> {
         self.accelerator.tensor(
             basis,
             [d0.limbs_mut(), d1.limbs_mut(), d2.limbs_mut()],
-            [&x.parts[0].limbs()[..=level], &x.parts[1].limbs()[..=level]],
-            [&y.parts[0].limbs()[..=level], &y.parts[1].limbs()[..=level]],
+            x.limbs_at(level),
+            y.limbs_at(level),
         )?;
         Ok(Product { parts: [d0, d1], square: Some(d2) })
     }
@@ -125,29 +137,42 @@ impl<A: Accelerator, K: KeySource<A> + ?Sized> Evaluator<'_, A, K> {
         x: &Ciphertext<A>,
         y: &Ciphertext<A>,
     ) -> Result<(), Error> {
-        same_level(x, sum.level())?;
-        self.multiply_at_add(sum, x, y)
+        self.multiply_pairs_add(sum, &[(x, y)])
     }
 
-    /// sum += x·y at the sum's level, which may be below those of x and y: it is
-    /// the caller's to have their scales multiply up to the sum's.
+    /// sum += Σ_k x_k·y_k, all at one level: one pass over the sum for every [`MAX_TERMS`] pairs.
+    ///
+    /// # Errors
+    /// As [`Evaluator::multiply`].
+    pub fn multiply_pairs_add(
+        &self,
+        sum: &mut Product<A>,
+        pairs: &[(&Ciphertext<A>, &Ciphertext<A>)],
+    ) -> Result<(), Error> {
+        pairs.iter().flat_map(|(x, y)| [x, y]).try_for_each(|x| same_level(x, sum.level()).map(drop))?;
+        self.multiply_at_add(sum, pairs)
+    }
+
+    /// sum += Σ_k x_k·y_k at the sum's level, as [`Evaluator::multiply_at`].
     pub(super) fn multiply_at_add(
         &self,
         sum: &mut Product<A>,
-        x: &Ciphertext<A>,
-        y: &Ciphertext<A>,
+        pairs: &[(&Ciphertext<A>, &Ciphertext<A>)],
     ) -> Result<(), Error> {
-        let level = sum.level();
-        if let Some(have) = [x.level(), y.level()].into_iter().find(|have| *have < level) {
-            return Err(Error::Level { have, need: level });
+        let (level, basis) = (sum.level(), Basis::level(sum.level()));
+        let mut operands = pairs.iter().flat_map(|(x, y)| [x, y]);
+        if let Some(x) = operands.find(|x| x.level() < level) {
+            return Err(Error::Level { have: x.level(), need: level });
         }
-        let product = self.multiply_at(level, x, y)?;
-        for (sum, part) in sum.parts.iter_mut().zip(&product.parts) {
-            sum.add_assign(self.accelerator, part)?;
+        if sum.square.is_none() {
+            sum.square = Some(Polynomial::zero(self.accelerator, basis)?);
         }
-        match (&mut sum.square, product.square) {
-            (Some(sum), Some(square)) => sum.add_assign(self.accelerator, &square)?,
-            (none, square) => *none = square,
+        let ([d0, d1], Some(d2)) = (&mut sum.parts, &mut sum.square) else { return Ok(()) };
+        for pairs in pairs.chunks(MAX_TERMS) {
+            let terms = pairs.iter().map(|(x, y)| [x, y].map(|x| x.limbs_at(level)));
+            let terms: heapless::Vec<_, MAX_TERMS> = terms.collect();
+            let d = [d0.limbs_mut(), d1.limbs_mut(), d2.limbs_mut()];
+            self.accelerator.tensor_add(basis, d, &terms)?;
         }
         Ok(())
     }
@@ -193,18 +218,32 @@ impl<A: Accelerator, K: KeySource<A> + ?Sized> Evaluator<'_, A, K> {
         x: &Ciphertext<A>,
         value: f64,
     ) -> Result<(), Error> {
-        let level = sum.level();
-        if x.level() < level {
-            return Err(Error::Level { have: x.level(), need: level });
+        self.multiply_constants_add(sum, &[(x, value)])
+    }
+
+    /// sum += Σ_k value_k·x_k, at most [`MAX_TERMS`] terms, as [`Evaluator::multiply_constant_add`] of each: one pass
+    /// over the sum.
+    ///
+    /// # Errors
+    /// As there; [`Error::Full`].
+    pub fn multiply_constants_add(
+        &self,
+        sum: &mut Product<A>,
+        terms: &[(&Ciphertext<A>, f64)],
+    ) -> Result<(), Error> {
+        let (level, basis) = (sum.level(), Basis::level(sum.level()));
+        let mut scalars: heapless::Vec<_, MAX_TERMS> = heapless::Vec::new();
+        for (x, value) in terms {
+            if x.level() < level {
+                return Err(Error::Level { have: x.level(), need: level });
+            }
+            let s = self.scalars(basis, *value, self.factor_scale(level, x.level()))?;
+            scalars.push(s).map_err(|_| Error::Full { capacity: MAX_TERMS })?;
         }
-        let s = self.scalars(Basis::level(level), value, self.factor_scale(level, x.level()))?;
-        for (sum, part) in sum.parts.iter_mut().zip(&x.parts) {
-            self.accelerator.multiply_scalar_add(
-                Basis::level(level),
-                sum.limbs_mut(),
-                &part.limbs()[..=level],
-                &s,
-            )?;
+        for (half, sum) in sum.parts.iter_mut().enumerate() {
+            let list = terms.iter().zip(&scalars).map(|((x, _), s)| (x.limbs_at(level)[half], &s[..]));
+            let list: heapless::Vec<_, MAX_TERMS> = list.collect();
+            self.accelerator.multiply_scalars_add(basis, sum.limbs_mut(), &list)?;
         }
         Ok(())
     }

@@ -13,6 +13,7 @@ mod rotation;
 mod tests;
 mod transform;
 
+pub use arithmetic::MAX_TERMS;
 pub(crate) use bootstrap::{BOOTSTRAP_DEPTH, MAX_STAGE_LAYERS};
 pub use polynomial::{MAX_DEGREE, chebyshev_depth};
 pub use rotation::{Extended, ExtendedProduct, Hoisted};

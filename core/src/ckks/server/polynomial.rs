@@ -6,6 +6,7 @@
 //! p = q·T_g + r uses T_{g+i} = 2·T_g·T_i − T_{g−i}.
 
 use super::Evaluator;
+use super::arithmetic::MAX_TERMS;
 use crate::accel::Accelerator;
 use crate::ckks::{Ciphertext, Error, KeySource, Product};
 
@@ -74,7 +75,10 @@ impl<A: Accelerator, K: KeySource<A> + ?Sized> Evaluator<'_, A, K> {
         baby: usize,
         powers: &mut Powers<A>,
     ) -> Result<Ciphertext<A>, Error> {
-        let mut sum = self.product(target + 1)?;
+        let mut sum: Option<Product<A>> = None;
+        // Which T_i, times what, are added in the end.
+        let mut terms: heapless::Vec<(usize, f64), MAX_TERMS> = heapless::Vec::new();
+        let full = |_| Error::Full { capacity: MAX_TERMS };
         loop {
             trim(&mut series);
             let degree = series.len() - 1;
@@ -97,7 +101,7 @@ impl<A: Accelerator, K: KeySource<A> + ?Sized> Evaluator<'_, A, K> {
             trim(&mut quotient);
             let power = self.chebyshev_power(g, powers)?;
             if let [constant] = quotient[..] {
-                self.multiply_constant_add(&mut sum, power, constant)?;
+                terms.push((g, constant)).map_err(full)?;
                 continue;
             }
             // The power may be higher up: the quotient makes up for its scale.
@@ -105,26 +109,23 @@ impl<A: Accelerator, K: KeySource<A> + ?Sized> Evaluator<'_, A, K> {
             quotient.iter_mut().for_each(|c| *c *= ratio);
             let quotient = self.chebyshev_node(quotient, target + 1, baby, powers)?;
             let power = self.chebyshev_power(g, powers)?;
-            self.multiply_at_add(&mut sum, &quotient, power)?;
-        }
-        self.chebyshev_leaf(&mut sum, &series, powers)?;
-        self.rescale(sum)
-    }
-
-    fn chebyshev_leaf(
-        &self,
-        sum: &mut Product<A>,
-        series: &[f64],
-        powers: &mut Powers<A>,
-    ) -> Result<(), Error> {
-        for (i, &c) in series.iter().enumerate().filter(|(_, c)| **c != 0.0) {
-            if i == 0 {
-                self.add_constant_to_product(sum, c)?;
-            } else {
-                self.multiply_constant_add(sum, self.chebyshev_power(i, powers)?, c)?;
+            match &mut sum {
+                Some(sum) => self.multiply_at_add(sum, &[(&quotient, power)])?,
+                none => *none = Some(self.multiply_at(target + 1, &quotient, power)?),
             }
         }
-        Ok(())
+        for (i, &c) in series.iter().enumerate().skip(1).filter(|(_, c)| **c != 0.0) {
+            self.chebyshev_power(i, powers)?;
+            terms.push((i, c)).map_err(full)?;
+        }
+        let mut sum = sum.map_or_else(|| self.product(target + 1), Ok)?;
+        let known: heapless::Vec<_, MAX_TERMS> =
+            terms.iter().filter_map(|&(i, c)| Some((powers.get(i)?, c))).collect();
+        self.multiply_constants_add(&mut sum, &known)?;
+        if series[0] != 0.0 {
+            self.add_constant_to_product(&mut sum, series[0])?;
+        }
+        self.rescale(sum)
     }
 
     /// T_i at level top − ⌈log2 i⌉.
@@ -135,14 +136,14 @@ impl<A: Accelerator, K: KeySource<A> + ?Sized> Evaluator<'_, A, K> {
             let a = 1 << (chebyshev_depth(i - 1) - 1);
             let b = i - a;
             let level = powers.top - chebyshev_depth(i - 1) + 1;
-            let left = self.chebyshev_power(a, powers)?;
-            let left = self.drop_to(left, level)?;
-            let mut product = if a == b {
-                self.multiply(&left, &left)?
-            } else {
-                let right = self.drop_to(self.chebyshev_power(b, powers)?, level)?;
-                self.multiply(&left, &right)?
-            };
+            self.chebyshev_power(a, powers)?;
+            let right = self.chebyshev_power(b, powers)?;
+            let dropped = if right.level() > level { Some(self.drop_to(right, level)?) } else { None };
+            // T_a is at this level.
+            let left = powers.get(a).ok_or(full)?;
+            let right = dropped.as_ref().or(powers.get(b)).ok_or(full)?;
+            let mut product = self.multiply(left, right)?;
+            drop(dropped);
             self.double_product(&mut product)?;
             match a - b {
                 0 => self.add_constant_to_product(&mut product, -1.0)?,

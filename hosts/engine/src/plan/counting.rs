@@ -239,6 +239,20 @@ impl Accelerator for Counting {
         self.each(basis, sum.len(), &[(Stream, 3.0), (Product, 1.0)])
     }
 
+    fn multiply_scalars_add(
+        &self,
+        basis: Basis,
+        sum: &mut [CountedLimb],
+        terms: &[(&[CountedLimb], &[u64])],
+    ) -> Result<(), Error> {
+        for (x, s) in terms {
+            check(sum.len(), x.len())?;
+            check(sum.len(), s.len())?;
+        }
+        let count = terms.len() as f64;
+        self.each(basis, sum.len(), &[(Stream, 2.0 + count), (Product, 0.5 + 0.5 * count)])
+    }
+
     fn add_scalar_assign(&self, basis: Basis, x: &mut [CountedLimb], s: &[u64]) -> Result<(), Error> {
         check(x.len(), s.len())?;
         self.each(basis, x.len(), &[(Stream, 2.0)])
@@ -352,6 +366,19 @@ impl Accelerator for Counting {
             self.fits(basis, have)?;
         }
         self.each(basis, d[0].len(), &[(Stream, 7.0), (Product, 4.0)])
+    }
+
+    fn tensor_add(
+        &self,
+        basis: Basis,
+        d: [&mut [CountedLimb]; 3],
+        terms: &[[[&[CountedLimb]; 2]; 2]],
+    ) -> Result<(), Error> {
+        for have in d.iter().map(|d| d.len()).chain(terms.iter().flatten().flatten().map(|x| x.len())) {
+            self.fits(basis, have)?;
+        }
+        let count = terms.len() as f64;
+        self.each(basis, d[0].len(), &[(Stream, 6.0 + 4.0 * count), (Product, 3.0 * count)])
     }
 
     fn mod_up(

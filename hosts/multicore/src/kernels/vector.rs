@@ -10,6 +10,9 @@ use super::{Kernels, Path, Prime, scalar};
 /// Most products one inner product takes: their sum stays below 2^104.
 pub const MAX_DIGITS: usize = 16;
 
+/// Words of a sum that stay in the first-level cache while its terms pass.
+const BLOCK: usize = 1 << 11;
+
 /// Calls the kernel of this name on the chosen path; `product` kernels also exist in double precision.
 macro_rules! dispatch {
     ($self:ident, $name:ident ($($argument:expr),*)) => {
@@ -98,10 +101,43 @@ impl Kernels {
         dispatch!(self, product sub_multiply_scalar(prime, x, y, s));
     }
 
+    /// `sum += Σ_k s_k·x_k` for terms `(x_k, s_k)`, canonical `s_k`: one pass, one reduction for sixteen terms.
+    pub fn multiply_scalars_add(self, prime: &Prime, sum: &mut [u64], terms: &[(&[u64], u64)]) {
+        for (x, _) in terms {
+            check(sum.len(), &[x.len()]);
+        }
+        for terms in terms.chunks(MAX_DIGITS) {
+            avx512_or!(self, vector::multiply_scalars_add(prime, sum, terms), {
+                for (start, sum) in (0..).step_by(BLOCK).zip(sum.chunks_mut(BLOCK)) {
+                    for (x, s) in terms {
+                        self.multiply_scalar_add(prime, sum, &x[start..start + sum.len()], *s);
+                    }
+                }
+            });
+        }
+    }
+
     /// `d = (a0·b0, a0·b1 + a1·b0, a1·b1)`: a product of two ciphertexts before relinearisation.
     pub fn tensor(self, prime: &Prime, d: [&mut [u64]; 3], a: [&[u64]; 2], b: [&[u64]; 2]) {
         check(d[0].len(), &[d[1].len(), d[2].len(), a[0].len(), a[1].len(), b[0].len(), b[1].len()]);
         dispatch!(self, product tensor(prime, d, a, b));
+    }
+
+    /// `d += Σ_k a_k ⊗ b_k` for terms `[a_k, b_k]`, each as [`Kernels::tensor`] multiplies them: one pass over `d`.
+    pub fn tensor_add(self, prime: &Prime, d: [&mut [u64]; 3], terms: &[[[&[u64]; 2]; 2]]) {
+        check(d[0].len(), &[d[1].len(), d[2].len()]);
+        for limb in terms.iter().flatten().flatten() {
+            check(d[0].len(), &[limb.len()]);
+        }
+        avx512_or!(self, vector::tensor_add(prime, d, terms), {
+            let [d0, d1, d2] = d;
+            for [[a0, a1], [b0, b1]] in terms {
+                self.multiply_add(prime, d0, a0, b0);
+                self.multiply_add(prime, d1, a0, b1);
+                self.multiply_add(prime, d1, a1, b0);
+                self.multiply_add(prime, d2, a1, b1);
+            }
+        });
     }
 
     /// Canonical residues of signed words of magnitude below 2^62.

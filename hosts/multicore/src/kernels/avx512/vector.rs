@@ -123,6 +123,36 @@ pub(crate) fn multiply_scalar_add<const MADD: bool>(prime: &Prime, sum: &mut [u6
     });
 }
 
+/// One reduction for all terms, at most sixteen.
+#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+pub(crate) fn multiply_scalars_add<const MADD: bool>(
+    prime: &Prime,
+    sum: &mut [u64],
+    terms: &[(&[u64], u64)],
+) {
+    let c = Modulus::<MADD>::new(prime.value());
+    let inverse = _mm512_set1_epi64(prime.inverse52 as i64);
+    let mut scaled = [(core::ptr::null::<u64>(), 0); 16];
+    let scaled = &mut scaled[..terms.len()];
+    for (scaled, (x, s)) in scaled.iter_mut().zip(terms) {
+        assert_eq!(x.len(), sum.len());
+        *scaled = (x.as_ptr(), prime.reduce(u128::from(*s) << 52));
+    }
+    for (line, sum) in sum.as_chunks_mut::<8>().0.iter_mut().enumerate() {
+        let (mut low, mut high) = (c.zero, c.zero);
+        for &(x, s) in &*scaled {
+            // SAFETY: every limb has as many words as the sum, and this is one of their lines.
+            let (x, s) = (unsafe { load(x.add(8 * line)) }, _mm512_set1_epi64(s as i64));
+            low = _mm512_madd52lo_epu64(low, x, s);
+            high = _mm512_madd52hi_epu64(high, x, s);
+        }
+        // Sixteen products below q², divided by 2^52, and less than one q: within (−q, 5q), then [0, 6q).
+        let t = _mm512_add_epi64(montgomery(&c, inverse, low, high), c.q);
+        let t = reduce_once(_mm512_add_epi64(get(sum), t), c.q4);
+        set(sum, reduce_once(reduce_once(t, c.q2), c.q));
+    }
+}
+
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
 pub(crate) fn add_scalar_assign<const MADD: bool>(prime: &Prime, x: &mut [u64], s: u64) {
     let (c, s) = (Modulus::<MADD>::new(prime.value()), _mm512_set1_epi64(s as i64));
@@ -151,6 +181,46 @@ pub(crate) fn tensor<const MADD: bool>(prime: &Prime, d: [&mut [u64]; 3], a: [&[
         set(d0, barrett.multiply(a0, b0));
         set(d1, barrett.reduce(barrett.accumulate(barrett.accumulate(zero, a0, b1), a1, b0)));
         set(d2, barrett.multiply(a1, b1));
+    }
+}
+
+/// One reduction of each of the three for eight terms.
+#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+pub(crate) fn tensor_add<const MADD: bool>(prime: &Prime, d: [&mut [u64]; 3], terms: &[[[&[u64]; 2]; 2]]) {
+    let c = Modulus::<MADD>::new(prime.value());
+    let inverse = _mm512_set1_epi64(prime.inverse52 as i64);
+    let radix = splat(prime.montgomery(prime.reduce(1 << 52)));
+    let [d0, d1, d2] = d.map(|limb| limb.as_chunks_mut::<8>().0);
+    let pointers: Vec<[*const u64; 4]> = terms
+        .iter()
+        .map(|&[[a0, a1], [b0, b1]]| {
+            let limbs = [a0, a1, b0, b1];
+            assert!(limbs.iter().all(|limb| limb.len() == 8 * d0.len()));
+            limbs.map(<[u64]>::as_ptr)
+        })
+        .collect();
+    for (line, ((d0, d1), d2)) in d0.iter_mut().zip(d1).zip(d2).enumerate() {
+        let mut sums = [get(d0), get(d1), get(d2)];
+        // Sixteen products to the sum in the middle: below 2^104.
+        for terms in pointers.chunks(8) {
+            let (mut low, mut high) = ([c.zero; 3], [c.zero; 3]);
+            for term in terms {
+                // SAFETY: every limb has as many words as the sums, and this is one of their lines.
+                let [a0, a1, b0, b1] = term.map(|limb| unsafe { load(limb.add(8 * line)) });
+                for (k, x, y) in [(0, a0, b0), (1, a0, b1), (1, a1, b0), (2, a1, b1)] {
+                    low[k] = _mm512_madd52lo_epu64(low[k], x, y);
+                    high[k] = _mm512_madd52hi_epu64(high[k], x, y);
+                }
+            }
+            for (k, sum) in sums.iter_mut().enumerate() {
+                let t = lift(&c, montgomery(&c, inverse, low[k], high[k]));
+                // Below 2^52, so a product by 2^104 takes the Montgomery factor out.
+                *sum = reduce_once(_mm512_add_epi64(*sum, lift(&c, product(&c, c.zero, t, radix))), c.q);
+            }
+        }
+        set(d0, sums[0]);
+        set(d1, sums[1]);
+        set(d2, sums[2]);
     }
 }
 

@@ -124,6 +124,40 @@ fn inner_products_match_division() {
 }
 
 #[test]
+fn sums_of_many_terms_match_division() {
+    for_all(|kernels, prime, words| {
+        let q = prime.value();
+        for (count, extreme) in [0, 1, 2, 8, 9, 16, 17, 33].into_iter().flat_map(|n| [(n, false), (n, true)])
+        {
+            let mut limb = || if extreme { vec![q - 1; N] } else { words.limb(q, N) };
+            let terms: Vec<[Vec<u64>; 4]> = (0..count).map(|_| core::array::from_fn(|_| limb())).collect();
+            let start: [Vec<u64>; 4] = core::array::from_fn(|_| limb());
+            let [mut d0, mut d1, mut d2, mut sum] = start.clone();
+            let pairs: Vec<[[&[u64]; 2]; 2]> =
+                terms.iter().map(|[a0, a1, b0, b1]| [[&a0[..], a1], [b0, b1]]).collect();
+            kernels.tensor_add(prime, [&mut d0, &mut d1, &mut d2], &pairs);
+            let scalars: Vec<(&[u64], u64)> = terms.iter().map(|[x, s, ..]| (&x[..], s[0])).collect();
+            kernels.multiply_scalars_add(prime, &mut sum, &scalars);
+            for i in 0..N {
+                let total = |start: u64, term: &dyn Fn(&[Vec<u64>; 4]) -> u64| {
+                    terms.iter().fold(start, |sum, t| (sum + term(t)) % q)
+                };
+                let expected = [
+                    total(start[0][i], &|[a0, _, b0, _]| mod_mul(q, a0[i], b0[i])),
+                    total(start[1][i], &|[a0, a1, b0, b1]| {
+                        mod_mul(q, a0[i], b1[i]) + mod_mul(q, a1[i], b0[i])
+                    }),
+                    total(start[2][i], &|[_, a1, _, b1]| mod_mul(q, a1[i], b1[i])),
+                    total(start[3][i], &|[x, s, ..]| mod_mul(q, x[i], s[0])),
+                ];
+                let found = [d0[i], d1[i], d2[i], sum[i]];
+                assert_eq!(found, expected, "{} q {q} count {count}", kernels.path());
+            }
+        }
+    });
+}
+
+#[test]
 fn signed_words_reduce() {
     for_all(|kernels, prime, words| {
         let q = prime.value() as i64;
