@@ -91,10 +91,11 @@ impl Counting {
         count.div_ceil(6 * threads).clamp(1, MAX_GROUP) * threads
     }
 
-    /// A conversion from so many limbs to so many, each transformed afterwards.
+    /// A conversion from so many limbs, scaled by the transform they come from, to so many, each transformed
+    /// afterwards.
     fn raise(&self, from: usize, to: usize) -> [(Kernel, f64); 3] {
         let (from, to) = (from as f64, to as f64);
-        [(Scaling, from), (Combination, from * to), (Transform, to)]
+        [(Stream, from), (Combination, from * to), (Transform, to)]
     }
 
     /// A division by the primes of `drop`.
@@ -104,11 +105,11 @@ impl Counting {
         self.fits(drop, drop.len())?;
         let added = f64::from(u8::from(added));
         self.each(drop, drop.len(), &[(Transform, 1.0)])?;
-        self.scratch(drop.len() + 1 + self.targets(keep.len()))?;
+        self.scratch(1 + self.targets(keep.len()))?;
         let kept = keep.len() as f64;
-        let [scaling, combination, transform] = self.raise(drop.len(), keep.len());
+        let [wraps, combination, transform] = self.raise(drop.len(), keep.len());
         let streams = (Stream, kept * (2.0 + added));
-        let units = [scaling, combination, transform, streams, (Product, kept * (1.0 + added))];
+        let units = [wraps, combination, transform, streams, (Product, kept * (1.0 + added))];
         self.add(keep.len(), keep.len(), &units);
         Ok(())
     }
@@ -396,9 +397,10 @@ impl Accelerator for Counting {
             return Err(Error::Shape { have: level.len(), need: digit.start() + digit.len() });
         }
         self.scratch(digit.len() + 1)?;
-        let [scaling, combination, transform] = self.raise(digit.len(), out.len() - digit.len());
-        let streams = (Stream, 2.0 * digit.len() as f64);
-        self.add(out.len(), out.len(), &[scaling, combination, transform, streams]);
+        let own = digit.len() as f64;
+        let [_, combination, transform] = self.raise(digit.len(), out.len() - digit.len());
+        let units = [(Scaling, own), combination, transform, (Stream, 2.0 * own)];
+        self.add(out.len(), out.len(), &units);
         Ok(())
     }
 
@@ -443,8 +445,7 @@ impl Accelerator for Counting {
         self.fits(level.with_special(limbs.saturating_sub(own)), limbs)?;
         let runs = digits(level, digit_size).count();
         key.iter().try_for_each(|half| check(runs, half.len()))?;
-        self.each(level, x.len(), &[(Transform, 1.0), (Stream, 2.0)])?;
-        self.scratch(2 * own + runs)?;
+        self.each(level, x.len(), &[(Transform, 1.0), (Stream, 1.0)])?;
         self.scratch(own + runs + runs * self.targets(limbs))?;
         let mut units = vec![(KeyTerm, (2 * runs * limbs) as f64), (Stream, 2.0 * limbs as f64)];
         units.extend(digits(level, digit_size).flat_map(|run| self.raise(run.len(), limbs - run.len())));
