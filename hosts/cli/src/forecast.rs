@@ -95,6 +95,7 @@ pub(crate) fn rates(parameters: &Parameters, threads: usize) -> Result<[Rates; 2
         }
         let (fork, bookkeeping) = (1e6 * rates.fork_s, 1e6 * rates.bookkeeping_s);
         tracing::info!(degree = parameters.degree(), fork, bookkeeping, "µs a call");
+        tracing::info!(degree = parameters.degree(), together = rates.together, "kernels in an operation");
         Ok(rates)
     };
     let rates = [measure(parameters)?, measure(&small)?];

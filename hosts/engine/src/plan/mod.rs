@@ -24,6 +24,7 @@ mod located;
 mod meter;
 mod phases;
 mod rates;
+mod sample;
 
 pub use counting::{CountedLimb, Counting};
 pub use job::{Job, WEIGHTS, count, job_keys};

@@ -4,7 +4,7 @@
 //! once on one thread alone and once on all threads, because they share memory and maybe cores.
 
 use super::counting::row_terms;
-use super::{Counting, Kernel, Work};
+use super::{Counting, Kernel, Work, sample};
 use std::time::Instant;
 use veilformer::accel::{Accelerator, Error, Factors, KeyRow, RowSums, Step};
 use veilformer::ring::Basis;
@@ -16,10 +16,6 @@ const REPEATS: usize = 5;
 /// Rounds over all kinds of work, of which the best counts for each: what else runs on a shared machine for half a second
 /// slows a job of minutes down by little.
 const ROUNDS: usize = 5;
-/// What a job takes over what its kernels take by themselves: threads wait for each other, and find in the caches what
-/// another kernel left. Measured once, on inference and a step of `veil-tiny` by two threads, on a quiet machine, with
-/// rates of one round: 1.19 and 1.11.
-const TOGETHER: f64 = 1.14;
 /// Digits of the key switches that are measured.
 const DIGITS: usize = 3;
 /// Baby steps, and giant steps, of the transforms that are measured.
@@ -32,6 +28,8 @@ const ROWS: usize = 64;
 pub struct Rates {
     /// Seconds where one thread works alone, and where all of them do, in the order of [`Kernel::ALL`].
     pub unit_s: [[f64; 2]; Kernel::ALL.len()],
+    /// What kernels take in an operation over what they take by themselves.
+    pub together: f64,
     /// Seconds that it takes to hand work out to other threads.
     pub fork_s: f64,
     /// Seconds that a dry run takes to count a kernel.
@@ -48,7 +46,7 @@ impl Rates {
             let [alone, shared] = work.units(kernel);
             alone * alone_s + shared * shared_s
         });
-        TOGETHER * kernels.sum::<f64>() + work.forks * self.fork_s
+        self.together * (kernels.sum::<f64>() + work.forks * self.fork_s)
     }
 
     /// Processor seconds of some work on so many threads.
@@ -57,7 +55,7 @@ impl Rates {
             let [alone, shared] = work.units(kernel);
             alone * alone_s + shared * shared_s * threads as f64
         });
-        kernels.sum()
+        self.together * kernels.sum::<f64>()
     }
 
     /// Measures an accelerator of so many threads, on which this should run: about a second.
@@ -83,12 +81,17 @@ impl Rates {
         let [alone, shared] = best.map(|seconds| by_themselves(seconds, most_converted(accelerator)));
         let unit_s = core::array::from_fn(|kernel| [alone[kernel], shared[kernel]]);
         let fork_s = median(|| accelerator.for_each(&mut vec![(); threads], |_, ()| Ok::<_, Error>(())))?;
-        Ok(Self { unit_s, fork_s, bookkeeping_s: bookkeeping(accelerator, threads)? })
+        // Their limbs are needed once more.
+        drop(lanes);
+        let bookkeeping_s = bookkeeping(accelerator, threads)?;
+        let by_themselves = Self { unit_s, together: 1.0, fork_s, bookkeeping_s };
+        let together = sample::factor(accelerator, threads, &by_themselves)?;
+        Ok(Self { together, ..by_themselves })
     }
 
     /// Limbs that measuring takes.
     pub fn limbs(degree: usize, threads: usize) -> usize {
-        lane_limbs(degree) * threads.max(1) + 64
+        (lane_limbs(degree) * threads.max(1) + 64).max(sample::limbs(threads))
     }
 }
 
@@ -137,7 +140,7 @@ fn lane_limbs(degree: usize) -> usize {
 }
 
 /// The seconds that `f` mostly takes.
-fn median<E>(mut f: impl FnMut() -> Result<(), E>) -> Result<f64, E> {
+pub(super) fn median<E>(mut f: impl FnMut() -> Result<(), E>) -> Result<f64, E> {
     let mut seconds = [0.0; REPEATS];
     for taken in &mut seconds {
         let start = Instant::now();
