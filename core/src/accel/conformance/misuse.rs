@@ -124,6 +124,8 @@ fn fine<A: Accelerator>(a: &A, row: &mut [A::Word], refusals: &mut Refusals) -> 
     let mut x = inputs(a, row, level)?;
     let y = inputs(a, row, level)?;
     let z = inputs(a, row, level)?;
+    let mut d = [inputs(a, row, level)?, inputs(a, row, level)?];
+    let [d1, d2] = &mut d;
     let s = [1; MAX_LIMBS];
     let count = level.len();
     let beyond = Basis::new(1, count, 0);
@@ -140,9 +142,10 @@ fn fine<A: Accelerator>(a: &A, row: &mut [A::Word], refusals: &mut Refusals) -> 
         refuse(6, a.multiply_add(basis, &mut x, &y, &z))?;
         refuse(7, a.multiply_scalar_assign(basis, &mut x, s))?;
         refuse(8, a.multiply_scalar_add(basis, &mut x, &y, s))?;
-        refuse(9, a.add_scalar_assign(basis, &mut x, s))?;
-        refuse(10, a.automorphism(basis, &mut x, &y, 5))?;
-        refuse(11, a.multiply_scalars_add(basis, &mut x, &[(&y[..], s), (&z[..], s)]))
+        refuse(9, a.multiply_scalars_add(basis, &mut x, &[(&y[..], s), (&z[..], s)]))?;
+        refuse(10, a.add_scalar_assign(basis, &mut x, s))?;
+        refuse(11, a.automorphism(basis, &mut x, &y, 5))?;
+        refuse(12, a.tensor_add(basis, [&mut x, &mut *d1, &mut *d2], &[[[&y, &z], [&z, &y]]]))
     };
     kernels(Basis::level(if count > 1 { count - 2 } else { count }), Misuse::Limbs)?;
     kernels(beyond, Misuse::Basis)?;
@@ -155,15 +158,23 @@ fn fine<A: Accelerator>(a: &A, row: &mut [A::Word], refusals: &mut Refusals) -> 
     refuse(6, a.multiply_add(level, &mut x, &y[..operands], &z))?;
     refuse(6, a.multiply_add(level, &mut x, &y, &z[..operands]))?;
     refuse(8, a.multiply_scalar_add(level, &mut x, &y[..operands], &s[..count]))?;
-    refuse(10, a.automorphism(level, &mut x, &y[..operands], 5))?;
     let terms = [(&y[..], &s[..count]), (&y[..operands], &s[..count])];
-    refuse(11, a.multiply_scalars_add(level, &mut x, &terms))?;
+    refuse(9, a.multiply_scalars_add(level, &mut x, &terms))?;
+    refuse(11, a.automorphism(level, &mut x, &y[..operands], 5))?;
+    let short = &y[..operands];
+    for term in
+        [[[short, &z], [&y, &z]], [[&y, short], [&y, &z]], [[&y, &z], [short, &z]], [[&y, &z], [&y, short]]]
+    {
+        refuse(12, a.tensor_add(level, [&mut x, &mut *d1, &mut *d2], &[[[&y, &z], [&z, &y]], term]))?;
+    }
+    let terms: [[[&[A::Limb]; 2]; 2]; 1] = [[[&y, &z], [&z, &y]]];
+    refuse(12, a.tensor_add(level, [&mut x, &mut d1[..operands], &mut *d2], &terms))?;
     let mut refuse = |i: u8, found| refusals.of(Misuse::Scalars(i), found);
     refuse(7, a.multiply_scalar_assign(level, &mut x, &s[..operands]))?;
     refuse(8, a.multiply_scalar_add(level, &mut x, &y, &s[..operands]))?;
-    refuse(9, a.add_scalar_assign(level, &mut x, &s[..operands]))?;
     let terms = [(&y[..], &s[..count]), (&z[..], &s[..operands])];
-    refuse(11, a.multiply_scalars_add(level, &mut x, &terms))?;
+    refuse(9, a.multiply_scalars_add(level, &mut x, &terms))?;
+    refuse(10, a.add_scalar_assign(level, &mut x, &s[..operands]))?;
     refusals.of(Misuse::Sources(0), a.convert(Basis::new(0, 0, 0), &[], level, &mut x))?;
     if count > MAX_SOURCES {
         let from = Basis::level(MAX_SOURCES);

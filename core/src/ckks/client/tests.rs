@@ -322,6 +322,33 @@ fn a_seeded_key_expands_to_the_key_and_a_trimmed_one_is_part_of_it() {
 }
 
 #[test]
+fn a_copy_has_the_primes_asked_for_or_none() {
+    with_client::<u64>(ParametersLiteral::INSECURE_TOY, 100, |parameters, accelerator, _| {
+        let (degree, chain) = (parameters.degree(), parameters.chain());
+        let value = |prime: usize| 1000 + prime as u64;
+        let of = |basis: Basis| {
+            let mut whole = Polynomial::<_, Evaluations>::zero(accelerator, basis).unwrap();
+            for (i, limb) in whole.limbs_mut().iter_mut().enumerate() {
+                accelerator.write(limb, &vec![value(basis.prime_index(chain, i)); degree]).unwrap();
+            }
+            whole
+        };
+        let whole = of(Basis::new(2, 4, 2));
+        for part in [(2, 4, 2), (3, 2, 1), (5, 1, 0), (0, 0, 2), (2, 0, 0)] {
+            let basis = Basis::new(part.0, part.1, part.2);
+            let copy = whole.duplicate_to(accelerator, basis).unwrap();
+            let found: Vec<u64> = copy.limbs().iter().map(|limb| limb.words()[degree - 1]).collect();
+            let expected: Vec<u64> = (0..basis.len()).map(|i| value(basis.prime_index(chain, i))).collect();
+            assert_eq!(found, expected, "{part:?}");
+        }
+        for part in [(1, 2, 0), (2, 5, 0), (6, 1, 0), (2, 4, 3)] {
+            let refused = whole.duplicate_to(accelerator, Basis::new(part.0, part.1, part.2));
+            assert!(matches!(refused, Err(crate::accel::Error::Shape { .. })), "{part:?}");
+        }
+    });
+}
+
+#[test]
 fn one_limb_less_than_needed_is_a_typed_error() {
     let literal = ParametersLiteral::INSECURE_TOY;
     let (whole, seeded) = {

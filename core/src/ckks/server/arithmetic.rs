@@ -164,10 +164,11 @@ impl<A: Accelerator, K: KeySource<A> + ?Sized> Evaluator<'_, A, K> {
         if let Some(x) = operands.find(|x| x.level() < level) {
             return Err(Error::Level { have: x.level(), need: level });
         }
-        if sum.square.is_none() {
-            sum.square = Some(Polynomial::zero(self.accelerator, basis)?);
-        }
-        let ([d0, d1], Some(d2)) = (&mut sum.parts, &mut sum.square) else { return Ok(()) };
+        let [d0, d1] = &mut sum.parts;
+        let d2 = match &mut sum.square {
+            Some(square) => square,
+            none => none.insert(Polynomial::zero(self.accelerator, basis)?),
+        };
         for pairs in pairs.chunks(MAX_TERMS) {
             let terms = pairs.iter().map(|(x, y)| [x, y].map(|x| x.limbs_at(level)));
             let terms: heapless::Vec<_, MAX_TERMS> = terms.collect();

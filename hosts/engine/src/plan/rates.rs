@@ -1,7 +1,8 @@
 //! Seconds for a unit of every kind of work, measured on the machine that will do it.
 //!
-//! Every kind is measured by its own kernel on more memory than the caches hold, which is how a job finds its operands:
-//! once on one thread alone and once on all threads, because they share memory and maybe cores.
+//! Every kind is measured by its own kernel on more memory than the caches hold: once on one thread alone and once on all
+//! threads, because they share memory and maybe cores. A job finds some of its operands in the caches, and its threads wait
+//! for each other: what whole products take says by how much all of it is off ([`sample`]).
 
 use super::counting::row_terms;
 use super::{Counting, Kernel, Work, sample};

@@ -4,10 +4,13 @@ use crate::world::sample::{SENTENCES, Sample, batch as send_batch, config, send_
 use crate::world::{Toy, World};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use veilformer::accel::Accelerator;
 use veilformer::ckks::ParametersLiteral;
+use veilformer::ring::Basis;
 use veilformer::transformer::{AdamWHe, Config, Kernel, Trainable};
-use veilformer_engine::plan::{Job, Refusal, Subject, count, job_keys};
+use veilformer_engine::plan::{Counting, Job, Rates, Refusal, Subject, count, job_keys};
 use veilformer_engine::{Engine, Moment, Operation, Watched};
+use veilformer_multicore::Multicore;
 use veilformer_plain::random::Random;
 
 const LIMBS: [usize; 2] = [14000, 80000];
@@ -151,5 +154,24 @@ fn random_jobs_are_refused_or_succeed() {
         let (_, sample, job) = of_job.unwrap();
         let world = World::new(ParametersLiteral::INSECURE_TOY_MATRIX, LIMBS);
         carry_out(sample, &world, job);
+    }
+}
+
+#[test]
+fn rates_are_measured_within_the_limbs_they_ask_for_and_scale_everything() {
+    let big = ParametersLiteral::INSECURE_TOY_MATRIX.check().unwrap();
+    let small = big.small_ring().unwrap();
+    for (parameters, threads) in [(&big, 1), (&big, 3), (&small, 2)] {
+        let limbs = Rates::limbs(parameters.degree(), threads);
+        let accelerator = Multicore::new(parameters.chain(), threads, limbs).unwrap();
+        let rates = accelerator.run(|| Rates::measure(&accelerator, threads)).unwrap();
+        assert!(rates.together.is_finite() && rates.together > 0.0, "{rates:?}");
+        let counting = Counting::new(parameters.chain(), threads, 8);
+        let mut limb = [counting.allocate().unwrap()];
+        counting.ntt_forward(Basis::level(0), &mut limb).unwrap();
+        let (work, twice) = (counting.work(), Rates { together: 2.0 * rates.together, ..rates });
+        assert!(rates.seconds(&work) > 0.0 && twice.seconds(&work) == 2.0 * rates.seconds(&work));
+        let processors = |rates: &Rates| rates.processor_seconds(&work, threads);
+        assert_eq!(processors(&twice), 2.0 * processors(&rates));
     }
 }

@@ -3,6 +3,7 @@
 
 use crate::kernels::{Kernels, Path, Prime};
 use crate::{Limb, Multicore};
+use std::sync::Arc;
 use veilformer::accel::{Accelerator, RowSums};
 use veilformer::ring::{Basis, ModulusChain, primes_below};
 
@@ -95,6 +96,19 @@ fn no_inputs_make_zero() {
         let mut out: Vec<&mut [Limb]> = limbs.chunks_mut(PRIMES).collect();
         a.block_products(BASIS, 8, &[], &[], &mut out).unwrap();
         assert!(limbs.iter().all(|limb| limb.iter().all(|&word| word == 0)));
+    });
+}
+
+#[test]
+fn a_ring_beside_another_has_its_threads_and_limbs_of_its_own() {
+    every_accelerator(|a| {
+        let primes: Vec<u64> = primes_below(1 << 40, 4 << LOG).take(1).collect();
+        let chain = ModulusChain::new(LOG + 1, &primes, &[]).unwrap();
+        let b = a.beside(&chain, 1).unwrap();
+        assert!(Arc::ptr_eq(&a.threads, &b.threads) && b.kernels() == a.kernels());
+        let mut limb = [b.allocate().unwrap()];
+        assert_eq!((b.available(), a.available(), limb[0].len()), (0, 4096, 2 * N));
+        b.ntt_inverse(Basis::level(0), &mut limb).unwrap();
     });
 }
 

@@ -137,35 +137,30 @@ impl NttTable {
     /// # Panics
     /// If `x` or `values` does not have N words.
     pub fn inverse_scaled(&self, values: Option<&[u64]>, x: &mut [u64], factor: u64) {
-        match &self.layout {
-            #[cfg(target_arch = "x86_64")]
-            Layout::Avx512(table) => {
-                // SAFETY: this layout is built only from kernels whose path the processor has.
-                return unsafe { table.inverse::<false>(&self.prime, values, x, factor) };
+        // Where the transform does neither by itself.
+        let otherwise = |x: &mut [u64], inverse: &dyn Fn(&mut [u64])| {
+            if let Some(values) = values {
+                x.copy_from_slice(values);
             }
-            #[cfg(target_arch = "x86_64")]
-            Layout::Avx512Madd(table) => {
-                // SAFETY: as above.
-                return unsafe { table.inverse::<true>(&self.prime, values, x, factor) };
+            inverse(x);
+            if factor != 1 {
+                self.kernels.multiply_scalar_assign(&self.prime, x, factor);
             }
-            _ => {}
-        }
-        if let Some(values) = values {
-            x.copy_from_slice(values);
-        }
+        };
         match &self.layout {
-            Layout::Scalar(table) => table.inverse(&self.prime, x),
+            Layout::Scalar(table) => otherwise(x, &|x| table.inverse(&self.prime, x)),
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: this layout is built only from kernels whose path the processor has.
+            Layout::Avx512(table) => unsafe { table.inverse::<false>(&self.prime, values, x, factor) },
             #[cfg(target_arch = "x86_64")]
             // SAFETY: as above.
-            Layout::Avx2(table) => unsafe { avx2::inverse(table, &self.prime, x) },
+            Layout::Avx512Madd(table) => unsafe { table.inverse::<true>(&self.prime, values, x, factor) },
             #[cfg(target_arch = "x86_64")]
-            Layout::Avx512(_) | Layout::Avx512Madd(_) => unreachable!("done above"),
+            // SAFETY: as above.
+            Layout::Avx2(table) => otherwise(x, &|x| unsafe { avx2::inverse(table, &self.prime, x) }),
             #[cfg(target_arch = "aarch64")]
             // SAFETY: as above.
-            Layout::Neon(table) => unsafe { neon::inverse(table, &self.prime, x) },
-        }
-        if factor != 1 {
-            self.kernels.multiply_scalar_assign(&self.prime, x, factor);
+            Layout::Neon(table) => otherwise(x, &|x| unsafe { neon::inverse(table, &self.prime, x) }),
         }
     }
 }
