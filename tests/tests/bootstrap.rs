@@ -7,9 +7,9 @@ use chacha20::ChaCha20Rng;
 use rand_core::SeedableRng;
 use veilformer::accel::{Accelerator, Trusted};
 use veilformer::ckks::client::{KeyTag, SecretKey};
-use veilformer::ckks::encoding::{Complex, Encoder};
+use veilformer::ckks::encoding::{Complex, Encoder, FactorScratch};
 use veilformer::ckks::server::Evaluator;
-use veilformer::ckks::server::bootstrap::{Bootstrap, BootstrapPlan, ConstantScratch};
+use veilformer::ckks::server::bootstrap::{Bootstrap, BootstrapPlan};
 use veilformer::ckks::{Ciphertext, KeyRequests, Parameters, ParametersLiteral, SwitchingKey};
 use veilformer::memory::Arena;
 use veilformer::ring::SecretSeed;
@@ -89,7 +89,7 @@ fn serve<A: Accelerator<Word = u64>, R>(
     let plan = BootstrapPlan::new(parameters).unwrap();
     let mut constants: Vec<A::Limb> = (0..plan.limbs()).map(|_| accelerator.allocate().unwrap()).collect();
     let (mut values, mut coefficients) = (vec![0.0; degree], vec![0; degree]);
-    let scratches = ConstantScratch {
+    let scratches = FactorScratch {
         values: &mut values,
         coefficients: &mut coefficients,
         words: [&mut words, &mut scratch],

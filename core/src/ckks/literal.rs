@@ -1,6 +1,6 @@
 //! A choice of parameters, as anyone may write it, and the named sets.
 
-use super::server::{BOOTSTRAP_DEPTH, MAX_STAGE_LAYERS};
+use super::server::{BOOTSTRAP_DEPTH, MAX_TURN_BITS};
 use super::{Error, ParameterField, Parameters};
 use crate::ring::MAX_LIMBS;
 
@@ -326,7 +326,7 @@ impl ParametersLiteral {
         within(ParameterField::LogDegree, self.log_degree, 10, 17)?;
         within(ParameterField::BaseBits, self.base_bits, 25, 50)?;
         within(ParameterField::ScaleBits, self.scale_bits, 20, 49)?;
-        let stages = (self.log_degree - 1).div_ceil(MAX_STAGE_LAYERS);
+        let stages = (self.log_degree - 1).div_ceil(MAX_TURN_BITS);
         if let Some(bootstrap) = self.bootstrap {
             within(ParameterField::CoeffToSlot, bootstrap.coeff_to_slot, stages, MAX_STAGES)?;
         }

@@ -2,9 +2,9 @@
 
 use crate::{Encrypted, Error};
 use veilformer::accel::Accelerator;
-use veilformer::ckks::encoding::Encoder;
+use veilformer::ckks::encoding::{Encoder, FactorScratch};
 use veilformer::ckks::server::Evaluator;
-use veilformer::ckks::server::bootstrap::{Bootstrap, BootstrapPlan, ConstantScratch};
+use veilformer::ckks::server::bootstrap::{Bootstrap, BootstrapPlan};
 use veilformer::ckks::{self, KeySource, Parameters};
 use veilformer::matrix::SmallRing;
 use veilformer::memory::Arena;
@@ -82,7 +82,7 @@ pub fn bootstrap_constants<A: Accelerator<Word = u64>>(
     let mut limbs = (0..plan.limbs()).map(|_| accelerator.allocate()).collect::<Result<Vec<_>, _>>()?;
     let (mut values, mut coefficients) = (vec![0.0; degree], vec![0; degree]);
     let (mut residues, mut gathered) = (vec![0; degree], vec![0; degree]);
-    let scratch = ConstantScratch {
+    let scratch = FactorScratch {
         values: &mut values,
         coefficients: &mut coefficients,
         words: [&mut residues, &mut gathered],

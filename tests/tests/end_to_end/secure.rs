@@ -2,8 +2,8 @@
 
 use super::world::{Setup, plus, slots, times, with_world};
 use veilformer::ckks::PrecisionStats;
-use veilformer::ckks::encoding::Complex;
-use veilformer::ckks::server::bootstrap::{Bootstrap, BootstrapPlan, ConstantScratch};
+use veilformer::ckks::encoding::{Complex, FactorScratch};
+use veilformer::ckks::server::bootstrap::{Bootstrap, BootstrapPlan};
 use veilformer::ckks::{KeyId, KeyRequests, Parameters, ParametersLiteral};
 
 fn keys(parameters: &Parameters, keys: &mut KeyRequests) {
@@ -67,7 +67,7 @@ fn secure_n15_a_bootstrap() {
         let mut constants: Vec<_> = (0..plan.limbs()).map(limbs).collect();
         let (mut values, mut coefficients) = (vec![0.0; degree], vec![0; degree]);
         let (mut residues, mut gathered) = (vec![0; degree], vec![0; degree]);
-        let scratch = ConstantScratch {
+        let scratch = FactorScratch {
             values: &mut values,
             coefficients: &mut coefficients,
             words: [&mut residues, &mut gathered],

@@ -82,6 +82,11 @@ impl<'a, R: Real> Embedding<'a, R> {
         self.cosines.len()
     }
 
+    /// That of fewer slots, a power of two: its twiddles are the first of these.
+    pub(super) fn narrow(&self, slots: usize) -> Embedding<'_, R> {
+        Embedding { cosines: &self.cosines[..slots], sines: &self.sines[..slots] }
+    }
+
     /// Coefficients w_k to slots, in place.
     pub(super) fn evaluate(&self, re: &mut [R::Word], im: &mut [R::Word]) {
         permute(re);

@@ -99,10 +99,21 @@ impl<'a> Encoder<'a> {
         scratch: &mut [f64],
         coefficients: &mut [i64],
     ) -> Result<(), Error> {
+        length(coefficients.len(), 2 * self.slots())?;
+        self.encode_to(slot, scale, scratch, |k, coefficient| coefficients[k] = coefficient)
+    }
+
+    /// The same for a caller that puts the coefficients somewhere itself.
+    pub(super) fn encode_to(
+        &self,
+        slot: impl Fn(usize) -> Complex,
+        scale: f64,
+        scratch: &mut [f64],
+        mut sink: impl FnMut(usize, i64),
+    ) -> Result<(), Error> {
         const BOUND: f64 = (1u64 << 62) as f64;
         let slots = self.slots();
         length(scratch.len(), 2 * slots)?;
-        length(coefficients.len(), 2 * slots)?;
         let (re, im) = scratch.split_at_mut(slots);
         for (j, (re, im)) in re.iter_mut().zip(im.iter_mut()).enumerate() {
             let value = slot(j);
@@ -114,16 +125,28 @@ impl<'a> Encoder<'a> {
         self.embedding.interpolate(re, im);
         let factor = scale / slots as f64;
         let mut fits = true;
-        for (coefficient, value) in coefficients.iter_mut().zip(&*scratch) {
+        for (k, value) in scratch.iter().enumerate() {
             let scaled = value * factor;
             fits &= scaled.abs() < BOUND;
-            *coefficient = (scaled + 0.5f64.copysign(scaled)) as i64;
+            sink(k, (scaled + 0.5f64.copysign(scaled)) as i64);
         }
         if fits {
             return Ok(());
         }
         let index = scratch.iter().position(|v| (v * factor).abs() >= BOUND || v.is_nan()).unwrap_or(0);
         Err(Error::NotEncodable { index })
+    }
+
+    /// For polynomials in X^r with r = N/2/`slots`: one in a ring of degree N/r, whose slots they repeat.
+    ///
+    /// # Errors
+    /// [`Error::Length`] unless `slots` is a power of two from 1 to N/2.
+    pub(super) fn narrow(&self, slots: usize) -> Result<Encoder<'_>, Error> {
+        at_most(slots, self.slots())?;
+        if !slots.is_power_of_two() {
+            return Err(Error::Length { have: slots, need: slots.next_power_of_two() });
+        }
+        Ok(Encoder { embedding: self.embedding.narrow(slots) })
     }
 
     /// Encodes `values` into the first slots; the others are zero.
@@ -169,11 +192,13 @@ impl<'a> Encoder<'a> {
         scratch: &mut [f64],
         coefficients: &mut [i64],
     ) -> Result<(), Error> {
-        at_most(values.len(), self.slots())?;
-        if !values.len().is_power_of_two() {
-            return Err(Error::Length { have: values.len(), need: values.len().next_power_of_two() });
-        }
-        self.encode_with(|j| values[j & (values.len() - 1)], scale, scratch, coefficients)
+        let degree = 2 * self.slots();
+        length(scratch.len(), degree)?;
+        length(coefficients.len(), degree)?;
+        let narrow = self.narrow(values.len())?;
+        coefficients.fill(0);
+        let (width, repeat) = (2 * values.len(), self.slots() / values.len());
+        narrow.encode_to(|j| values[j], scale, &mut scratch[..width], |k, c| coefficients[repeat * k] = c)
     }
 
     /// Slots of `coefficients`/`scale`. The coefficients are overwritten;

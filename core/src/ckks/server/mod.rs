@@ -12,12 +12,14 @@ mod rotation;
 #[cfg(all(test, feature = "insecure-toy"))]
 mod tests;
 mod transform;
+mod turns;
 
 pub use arithmetic::MAX_TERMS;
-pub(crate) use bootstrap::{BOOTSTRAP_DEPTH, MAX_STAGE_LAYERS};
+pub(crate) use bootstrap::BOOTSTRAP_DEPTH;
 pub use polynomial::{MAX_DEGREE, chebyshev_depth};
 pub use rotation::{Extended, ExtendedProduct, Hoisted};
 pub use transform::{BabyGiant, DiagonalSource};
+pub use turns::{MAX_TURN_BITS, Turns};
 
 use super::{Ciphertext, Error, KeyId, KeySource, Parameters};
 use crate::accel::Accelerator;

@@ -2,7 +2,7 @@ extern crate std;
 use super::*;
 use crate::accel::{Portable, Trusted};
 use crate::ckks::client::{PublicKey, SecretKey};
-use crate::ckks::encoding::{Complex, Encoder, plaintext};
+use crate::ckks::encoding::{Complex, Encoder, FactorScratch, plaintext};
 use crate::ckks::{KeyId, KeyRequests, ParametersLiteral, Plaintext, PrecisionStats, SwitchingKey};
 use crate::memory::{Arena, LimbPool};
 use crate::ring::{RingTables, SecretSeed};
@@ -228,6 +228,54 @@ fn transforms_agree_with_their_definition() {
             sum
         });
     });
+}
+
+#[test]
+fn blocks_are_multiplied_by_their_matrix() {
+    let slots = 1u32 << (ParametersLiteral::INSECURE_TOY.log_degree - 1);
+    let bits = slots.trailing_zeros();
+    // Whole vectors, words that repeat twice and 16 times, single slots, and a matrix of one entry.
+    for (first, count) in [(bits - 3, 3), (bits - 5, 4), (2, bits - 6), (0, 2), (3, 0)] {
+        let turns = Turns::new(slots as usize, first, count).unwrap();
+        let (level, rows) = (3, 1usize << count);
+        let entry = |r: usize, c: usize| ((r * 29 + c * 11 + 5) % 17) as f64 / (17 * rows) as f64 - 0.02;
+        let keys = |parameters: &Parameters, requests: &mut KeyRequests| {
+            turns.required_keys(parameters, level, requests).unwrap();
+        };
+        with_keys::<4096>(ParametersLiteral::INSECURE_TOY, 4000, keys, |b| {
+            let (e, u, degree) = (b.evaluator(), b.slots(7), b.parameters.degree());
+            let take =
+                |count: usize| -> Vec<_> { (0..count).map(|_| b.accelerator.allocate().unwrap()).collect() };
+            let mut limbs = take(turns.limbs(b.parameters, level));
+            let mut scratch = FactorScratch {
+                values: &mut vec![0.0; degree],
+                coefficients: &mut vec![0; degree],
+                words: [&mut vec![0; degree], &mut vec![0; degree]],
+            };
+            let of = (b.accelerator, b.parameters, level);
+            turns.prepare(of, &b.encoder, &entry, &mut scratch, &mut limbs).unwrap();
+            let y = e.apply_turns(&b.encrypt(&u, level), &turns, &limbs).unwrap();
+            assert_eq!(y.level(), level - 1);
+            b.check(&std::format!("bits {first} to {}", first + count), &y, |j| {
+                let row = j >> first & (rows - 1);
+                let mut sum = Complex::default();
+                for column in 0..rows {
+                    let x = u[j & !((rows - 1) << first) | column << first];
+                    let f = entry(row, column);
+                    sum = Complex::new(sum.re + f * x.re, sum.im + f * x.im);
+                }
+                sum
+            });
+            limbs.pop();
+            assert!(turns.prepare(of, &b.encoder, &entry, &mut scratch, &mut limbs).is_err());
+            assert!(e.apply_turns(&b.encrypt(&u, level), &turns, &limbs).is_err());
+            assert!(e.apply_turns(&b.encrypt(&u, 0), &turns, &limbs).is_err());
+        });
+    }
+    let slots = slots as usize;
+    assert_eq!(Turns::new(slots, 0, 10), Err(Error::Full { capacity: 512 }));
+    assert!(Turns::new(slots, bits, 1).is_err() && Turns::new(slots, u32::MAX, 1).is_err());
+    assert!(Turns::new(slots - 1, 0, 1).is_err());
 }
 
 #[test]

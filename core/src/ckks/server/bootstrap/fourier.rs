@@ -7,7 +7,9 @@
 //! Hhan 2019). The bit reversal is left out: slot brv(k) holds the coefficients
 //! k and k + n, n = N/2, as its real and imaginary part.
 
+use crate::ckks::Error;
 use crate::ckks::encoding::Complex;
+use crate::ckks::server::Turns;
 
 /// From slots to coefficients or back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,16 +20,14 @@ pub(super) enum Direction {
     CoeffToSlot,
 }
 
-/// Layers `first .. first + count` as one matrix: layer t joins indices that differ in bit t.
+/// Some neighbouring layers as one matrix: layer t joins indices that differ in bit t.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Stage {
     pub(super) direction: Direction,
     pub(super) level: usize,
     /// Scale of the encoded factors.
     pub(super) scale: f64,
-    slots: usize,
-    first: u32,
-    count: u32,
+    pub(super) turns: Turns,
 }
 
 impl Stage {
@@ -41,82 +41,21 @@ impl Stage {
         of: usize,
         level: usize,
         scale: f64,
-    ) -> Self {
+    ) -> Result<Self, Error> {
         let layers = slots.trailing_zeros() as usize;
         // Counted from the small blocks up.
         let rank = if direction == Direction::CoeffToSlot { of - 1 - index } else { index };
         let (first, end) = (rank * layers / of, (rank + 1) * layers / of);
-        Self { direction, level, scale, slots, first: first as u32, count: (end - first) as u32 }
+        let turns = Turns::new(slots, first as u32, (end - first) as u32)?;
+        Ok(Self { direction, level, scale, turns })
     }
 
-    /// Whether the blocks are the whole vector, so that turns wrap around.
-    fn is_cyclic(&self) -> bool {
-        1 << (self.first + self.count) == self.slots
-    }
-
-    fn unit(&self) -> i64 {
-        1 << self.first
-    }
-
-    /// log2 of the number of diagonals, one of them zero unless cyclic.
-    fn diagonal_bits(&self) -> u32 {
-        self.count + !self.is_cyclic() as u32
-    }
-
-    fn baby_count(&self) -> usize {
-        1 << self.diagonal_bits().div_ceil(2)
-    }
-
-    /// The baby steps: from 0 up where cyclic, else from the most negative turn
-    /// of all, so that giant steps only go up.
-    pub(super) fn babies(&self) -> impl Iterator<Item = i64> + Clone {
-        let (unit, count) = (self.unit(), self.baby_count() as i64);
-        let lowest = if self.is_cyclic() { 0 } else { -(1i64 << self.count) };
-        (lowest..lowest + count).map(move |b| b * unit)
-    }
-
-    /// The giant steps: multiples of the first, from 0 up.
-    pub(super) fn giants(&self) -> impl DoubleEndedIterator<Item = i64> + Clone {
-        let step = self.giant();
-        let count = 1i64 << (self.diagonal_bits() - self.diagonal_bits().div_ceil(2));
-        (0..count).map(move |g| g * step)
-    }
-
-    /// The turn from one giant step to the next: the only one that needs a key.
-    pub(super) fn giant(&self) -> i64 {
-        self.baby_count() as i64 * self.unit()
-    }
-
-    /// How many factors: giant steps times baby steps.
-    pub(super) fn factors(&self) -> usize {
-        1 << self.diagonal_bits()
-    }
-
-    /// The factors have this period in the slots.
-    pub(super) fn period(&self) -> usize {
-        1 << (self.first + self.count)
-    }
-
-    /// So many consecutive words of their evaluation form are equal.
-    pub(super) fn repeat(&self) -> usize {
-        self.slots / self.period()
-    }
-
-    /// Limbs for one residue of every factor.
-    pub(super) fn limbs_per_prime(&self) -> usize {
-        self.factors().div_ceil(self.repeat())
-    }
-
-    /// Slot `j` of the factor of `baby` inside `giant`: the diagonal baby + giant,
-    /// turned back by the giant step.
+    /// Slot `j` of the factor of `baby` inside `giant`.
     pub(super) fn factor(&self, giant: i64, baby: i64, j: usize) -> Complex {
-        let row = (j as i64 - giant).rem_euclid(self.slots as i64) as usize;
-        let column = row as i64 + giant + baby;
-        let column = if self.is_cyclic() { column.rem_euclid(self.slots as i64) } else { column };
-        if column < 0 || column as usize >> (self.first + self.count) != row >> (self.first + self.count) {
-            return Complex::default();
+        match self.turns.entry(giant, baby, j) {
+            Some((row, column)) => self.entry(row, column),
+            None => Complex::default(),
         }
-        self.entry(row, column as usize)
     }
 
     /// Between row and column only the bits of the stage differ, and each layer
@@ -124,27 +63,28 @@ impl Stage {
     fn entry(&self, row: usize, column: usize) -> Complex {
         // Angles in units of π/N = π/2n.
         let (mut angle, mut magnitude) = (0usize, 1.0);
-        for t in self.first..self.first + self.count {
+        let slots = self.turns.slots();
+        for t in self.turns.first()..self.turns.first() + self.turns.count() {
             let half = 1usize << t;
             let (into, from) = (row >> t & 1, column >> t & 1);
-            let twiddle = |index: usize| power_of_five(index, 8 * half) * (self.slots / (2 * half));
+            let twiddle = |index: usize| power_of_five(index, 8 * half) * (slots / (2 * half));
             match self.direction {
                 // y = a ± b·c, the bits below already replaced.
                 Direction::SlotToCoeff if from == 1 => {
-                    angle += twiddle(row & (half - 1)) + into * 2 * self.slots;
+                    angle += twiddle(row & (half - 1)) + into * 2 * slots;
                 }
                 Direction::SlotToCoeff => {}
                 // y = (a + b)/2 or (a − b)·c̄/2, the bits below not yet replaced.
                 Direction::CoeffToSlot => {
                     magnitude *= 0.5;
                     if into == 1 {
-                        angle += 4 * self.slots - twiddle(column & (half - 1)) + from * 2 * self.slots;
+                        angle += 4 * slots - twiddle(column & (half - 1)) + from * 2 * slots;
                     }
                 }
             }
         }
-        let angle = angle & (4 * self.slots - 1);
-        let (sine, cosine) = libm::sincos(core::f64::consts::PI * angle as f64 / (2 * self.slots) as f64);
+        let angle = angle & (4 * slots - 1);
+        let (sine, cosine) = libm::sincos(core::f64::consts::PI * angle as f64 / (2 * slots) as f64);
         Complex::new(magnitude * cosine, magnitude * sine)
     }
 }
@@ -180,9 +120,9 @@ mod tests {
         let n = x.len() as i64;
         let at = |x: &[Complex], j: usize, steps: i64| x[(j as i64 + steps).rem_euclid(n) as usize];
         let mut out = vec![Complex::default(); x.len()];
-        for giant in stage.giants() {
+        for giant in stage.turns.giants() {
             let mut sum = vec![Complex::default(); x.len()];
-            for baby in stage.babies() {
+            for baby in stage.turns.babies() {
                 for (j, sum) in sum.iter_mut().enumerate() {
                     let term = multiply(stage.factor(giant, baby, j), at(x, j, baby));
                     (sum.re, sum.im) = (sum.re + term.re, sum.im + term.im);
@@ -213,7 +153,8 @@ mod tests {
             let mut expected = vec![Complex::default(); slots];
             encoder.decode(&mut coefficients, 1.0, &mut expected).unwrap();
 
-            let stages = |direction| (0..of).map(move |i| Stage::new(direction, slots, i, of, 0, 1.0));
+            let stages =
+                |direction| (0..of).map(move |i| Stage::new(direction, slots, i, of, 0, 1.0).unwrap());
             let down = stages(Direction::SlotToCoeff).fold(z.clone(), |x, stage| apply(&stage, &x));
             let up = stages(Direction::CoeffToSlot).fold(expected.clone(), |x, stage| apply(&stage, &x));
             for (ours, theirs) in [(down, expected), (up, z)] {
@@ -226,11 +167,11 @@ mod tests {
 
     #[test]
     fn factors_repeat_with_the_period() {
-        let stage = Stage::new(Direction::CoeffToSlot, 1 << 9, 1, 3, 0, 1.0);
-        assert!(stage.period() < 1 << 9);
+        let stage = Stage::new(Direction::CoeffToSlot, 1 << 9, 1, 3, 0, 1.0).unwrap();
+        assert!(stage.turns.period() < 1 << 9);
         for (giant, baby) in [(0, -64), (64, -32)] {
-            for j in 0..(1 << 9) - stage.period() {
-                assert_eq!(stage.factor(giant, baby, j), stage.factor(giant, baby, j + stage.period()));
+            for j in 0..(1 << 9) - stage.turns.period() {
+                assert_eq!(stage.factor(giant, baby, j), stage.factor(giant, baby, j + stage.turns.period()));
             }
         }
     }

@@ -27,13 +27,12 @@ mod raise;
 #[cfg(all(test, feature = "insecure-toy"))]
 mod tests;
 
-pub use constants::ConstantScratch;
 pub use iterate::MAX_RANGE_BITS;
 pub use plan::BootstrapPlan;
 
 use super::{Evaluator, ExtendedProduct};
-use crate::accel::{Accelerator, Factors, MAX_DIGITS, Polynomial, Step};
-use crate::ckks::{Ciphertext, Error, KeyId, KeyRequests, KeySource, galois_element};
+use crate::accel::Accelerator;
+use crate::ckks::{Ciphertext, Error, KeyRequests, KeySource};
 use crate::ring::Basis;
 use fourier::{Direction, Stage};
 
@@ -51,12 +50,6 @@ const SERIES_DEPTH: usize = 6;
 const DOUBLE_ANGLES: usize = 2;
 /// Levels of EvalMod up to the sine.
 pub(crate) const BOOTSTRAP_DEPTH: u32 = (SERIES_DEPTH + DOUBLE_ANGLES) as u32;
-/// Most layers of the embedding in one stage: a layer more doubles its diagonals.
-pub(crate) const MAX_STAGE_LAYERS: u32 = 9;
-/// Most baby steps, and most giant steps, of one stage: the square root of its
-/// diagonals, of which there are up to two for every combination of its layers.
-const MAX_STAGE_STEPS: usize = 1 << MAX_STAGE_LAYERS.div_ceil(2);
-
 /// Bootstraps with an evaluator's accelerator and keys.
 pub struct Bootstrap<'a, A: Accelerator, K: KeySource<A> + ?Sized> {
     evaluator: Evaluator<'a, A, K>,
@@ -261,58 +254,8 @@ impl<'a, A: Accelerator, K: KeySource<A> + ?Sized> Bootstrap<'a, A, K> {
         Ok(())
     }
 
-    /// One stage, to be rescaled: all baby steps at once, then the giant steps.
+    /// One stage, to be rescaled.
     fn apply(&self, x: Ciphertext<A>, stage: &Stage) -> Result<ExtendedProduct<A>, Error> {
-        let (ev, level) = (&self.evaluator, x.level());
-        let degree = ev.parameters.degree();
-        let full = |_| Error::Full { capacity: MAX_STAGE_STEPS };
-        let mut sums: heapless::Vec<[Polynomial<A, _>; 2], MAX_STAGE_STEPS> = heapless::Vec::new();
-        for _ in stage.giants() {
-            sums.push(ev.extended_pair(level)?).map_err(full)?;
-        }
-        {
-            let hoisted = ev.hoist(&x)?;
-            let mut keys: heapless::Vec<_, MAX_STAGE_STEPS> = heapless::Vec::new();
-            for steps in stage.babies() {
-                let galois = galois_element(degree, steps);
-                let key = if galois == 1 { None } else { Some(ev.key(KeyId::Galois(galois as u32), level)?) };
-                keys.push((galois, key)).map_err(|_| Error::Full { capacity: MAX_STAGE_STEPS })?;
-            }
-            let rows: heapless::Vec<_, MAX_STAGE_STEPS> =
-                keys.iter().map(|(galois, key)| (*galois, key.as_ref().map(|key| key.rows(level)))).collect();
-            let steps: heapless::Vec<Step<'_, A::Limb>, MAX_STAGE_STEPS> = rows
-                .iter()
-                .map(|(galois, rows)| Step {
-                    galois: *galois,
-                    key: rows.as_ref().map(|[b, a]| [b.as_slice(), a.as_slice()]),
-                })
-                .collect();
-            let digits: heapless::Vec<&[A::Limb], MAX_DIGITS> =
-                hoisted.digits().iter().map(Polynomial::limbs).collect();
-            let limbs = &self.constants[self.plan.place(stage)];
-            let factors = Factors { repeat: stage.repeat(), count: stage.factors(), limbs };
-            let mut pairs: heapless::Vec<[&mut [A::Limb]; 2], MAX_STAGE_STEPS> =
-                sums.iter_mut().map(|[s0, s1]| [s0.limbs_mut(), s1.limbs_mut()]).collect();
-            let [x0, x1] = x.parts();
-            ev.accelerator.hoisted_sums(
-                Basis::level(level),
-                [x0.limbs(), x1.limbs()],
-                &digits,
-                &steps,
-                &factors,
-                &mut pairs,
-            )?;
-        }
-        drop(x);
-        // Horner's rule over the giant steps: one key for all of them.
-        let giant = galois_element(degree, stage.giant());
-        let none = Error::Length { have: 0, need: 1 };
-        let mut total = ExtendedProduct { parts: sums.pop().ok_or(none)? };
-        while let Some(parts) = sums.pop() {
-            let mut sum = ExtendedProduct { parts };
-            ev.automorphism_extended_add(&mut sum, total, giant)?;
-            total = sum;
-        }
-        Ok(total)
+        self.evaluator.turn_and_sum(x, &stage.turns, &self.constants[self.plan.place(stage)])
     }
 }

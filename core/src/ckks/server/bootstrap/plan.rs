@@ -47,7 +47,7 @@ impl BootstrapPlan {
         {
             let share = libm::pow(ratio, 1.0 / count as f64);
             for (i, level) in (0..count).map(|i| (i, first - i)) {
-                let stage = Stage::new(direction, slots, i, count, level, share * q(level));
+                let stage = Stage::new(direction, slots, i, count, level, share * q(level))?;
                 // Not full: the literal's stages were checked.
                 let _ = plan.stages.push(stage);
             }
@@ -103,7 +103,9 @@ impl BootstrapPlan {
 
     /// Level, baby steps and giant steps of every linear stage, those of SlotToCoeff first.
     pub fn steps(&self) -> impl Iterator<Item = (usize, usize, usize)> {
-        self.stages.iter().map(|stage| (stage.level, stage.babies().count(), stage.giants().count()))
+        self.stages
+            .iter()
+            .map(|stage| (stage.level, stage.turns.babies().count(), stage.turns.giants().count()))
     }
 
     /// Most keys that are in use together: those of one stage's baby steps.
@@ -126,7 +128,7 @@ impl BootstrapPlan {
 
     /// The place of a stage's factors among the limbs of the constants.
     pub(super) fn place(&self, stage: &Stage) -> core::ops::Range<usize> {
-        let size = |s: &Stage| s.limbs_per_prime() * self.basis(s).len();
+        let size = |s: &Stage| s.turns.limbs_per_prime() * self.basis(s).len();
         let start = self.stages.iter().take_while(|s| *s != stage).map(size).sum();
         start..start + size(stage)
     }
@@ -147,9 +149,7 @@ impl BootstrapPlan {
     /// [`Error::Full`].
     pub fn required_keys(&self, parameters: &Parameters, keys: &mut KeyRequests) -> Result<(), Error> {
         for stage in &self.stages {
-            for steps in stage.babies().chain([stage.giant()]) {
-                keys.add(KeyId::rotation(parameters, steps), stage.level)?;
-            }
+            stage.turns.required_keys(parameters, stage.level, keys)?;
         }
         let sliced = self.top - self.literal.coeff_to_slot as usize;
         keys.add(KeyId::conjugation(parameters), sliced + 1)?;

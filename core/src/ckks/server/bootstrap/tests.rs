@@ -1,8 +1,9 @@
 extern crate std;
-use super::constants::ConstantScratch;
 use super::*;
 use crate::accel::{Portable, Trusted};
+use crate::ckks::KeyId;
 use crate::ckks::encoding::Complex;
+use crate::ckks::encoding::FactorScratch;
 use crate::ckks::server::tests::{Bench, with_keys};
 use crate::ckks::{BootstrapLiteral, KeyRequest, Parameters, ParametersLiteral, SwitchingKey};
 use crate::ring::bit_reverse;
@@ -20,7 +21,7 @@ fn constants<A: Trusted>(bench: &Bench<'_, A>) -> Vec<A::Limb> {
     let mut limbs: Vec<A::Limb> = (0..plan.limbs()).map(|_| bench.accelerator.allocate().unwrap()).collect();
     let (mut values, mut coefficients) = (vec![0.0; degree], vec![0; degree]);
     let (mut residues, mut gathered) = (vec![A::Word::default(); degree], vec![A::Word::default(); degree]);
-    let scratch = ConstantScratch {
+    let scratch = FactorScratch {
         values: &mut values,
         coefficients: &mut coefficients,
         words: [&mut residues, &mut gathered],
