@@ -201,6 +201,7 @@ fn reason(operation: &str) -> &'static str {
         ("norm", "the variance and 1/√ of it"),
         ("kernel", "exp of every score"),
         ("gate", "ReLU, and the product of both halves"),
+        ("product with Expand", "1/√ of the variances, for what weights made of the stream in slots"),
         ("function", "a polynomial, entry by entry"),
         ("optimizer", "weights and moments have used their levels up"),
     ];

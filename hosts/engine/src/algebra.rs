@@ -2,6 +2,7 @@
 
 use crate::{Degrees, Error};
 use std::rc::Rc;
+use veilformer::ckks::server::Turns;
 use veilformer::matrix::{Entries, PlainMatrix};
 use veilformer::transformer::slots::SlotArithmetic;
 
@@ -89,6 +90,17 @@ pub trait Algebra {
     /// # Errors
     /// From the scheme: other levels.
     fn pair(&mut self, x: &Self::Vector, y: &Self::Vector) -> Result<Self::Vector, Error>;
+
+    /// In every vector of slots, all at one level, each block times the same matrix ([`Turns::prepare`]); one level below.
+    ///
+    /// # Errors
+    /// From the scheme.
+    fn turn_blocks(
+        &mut self,
+        x: &[Self::Vector],
+        turns: &Turns,
+        entry: &(dyn Fn(usize, usize) -> f64 + Sync),
+    ) -> Result<Vec<Self::Vector>, Error>;
 
     /// Twice each of the real vectors that one was made of.
     ///

@@ -4,8 +4,8 @@ use crate::algebra::{Algebra, Halves, Matrix, Rings};
 use crate::{Degrees, Error};
 use std::rc::Rc;
 use veilformer::accel::{Accelerator, Evaluations, Polynomial};
-use veilformer::ckks::server::Evaluator;
 use veilformer::ckks::server::bootstrap::Bootstrap;
+use veilformer::ckks::server::{Evaluator, Turns};
 use veilformer::ckks::{Ciphertext, KeySource};
 use veilformer::matrix::{
     EncryptedMatrix, EncryptedRow, EncryptedVector, Entries, PairEvaluator, PlainMatrix, RingSwitch, Side,
@@ -138,6 +138,22 @@ impl<'a, A: Accelerator<Word = u64>, K: KeySource<A> + ?Sized> Algebra for Encry
 
     fn pair(&mut self, x: &Ciphertext<A>, y: &Ciphertext<A>) -> Result<Ciphertext<A>, Error> {
         Ok(self.bootstrap.combine(x, y)?)
+    }
+
+    fn turn_blocks(
+        &mut self,
+        x: &[Ciphertext<A>],
+        turns: &Turns,
+        entry: &(dyn Fn(usize, usize) -> f64 + Sync),
+    ) -> Result<Vec<Ciphertext<A>>, Error> {
+        let evaluator = *self.slots.evaluator();
+        let (accelerator, level) = (evaluator.accelerator(), x.first().map_or(0, Ciphertext::level));
+        let limbs = 0..turns.limbs(evaluator.parameters(), level);
+        let mut factors = limbs.map(|_| accelerator.allocate()).collect::<Result<Vec<_>, _>>()?;
+        let degree = self.rings.degrees.big;
+        let (mut residues, mut gathered) = (vec![0; degree], vec![0; degree]);
+        self.slots.prepare_turns((turns, level), entry, [&mut residues, &mut gathered], &mut factors)?;
+        x.iter().map(|x| Ok(evaluator.apply_turns(x, turns, &factors)?)).collect()
     }
 
     fn apart(&mut self, z: &Ciphertext<A>) -> Result<[Ciphertext<A>; 2], Error> {

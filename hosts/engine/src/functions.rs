@@ -56,7 +56,11 @@ impl<G: Algebra, M: Model> Engine<'_, G, M> {
         d_gated: &Tensor<G>,
         layer: usize,
     ) -> Result<Tensor<G>, Error> {
-        let d = self.slots_of(d_gated)?;
+        let d = if d_gated.places == hidden.places {
+            self.slots_of(d_gated)?
+        } else {
+            Rc::new(self.raise(&hidden.places, &d_gated.packed)?)
+        };
         let kept = self.kept(Site::Gate(layer));
         let Some(Kept::Gate { relu, sloped }) = kept.as_deref() else {
             return Err(Error::Form { operation: "a gate's gradient" });
@@ -97,10 +101,16 @@ impl<G: Algebra, M: Model> Engine<'_, G, M> {
         let approximation = self.approximation(Site::Gate(layer))?;
         let places = hidden.places;
         let reach = approximation.interval().high();
-        let [b, a] = self.raise_all(&places, [&hidden.gated, &hidden.packed])?;
+        let in_slots = (hidden.gated_slots.take(), hidden.slots.take());
+        let (b, a) = if let (Some(b), Some(a)) = in_slots {
+            (b, a)
+        } else {
+            let [b, a] = self.raise_all(&places, [&hidden.gated, &hidden.packed])?;
+            (b, Rc::new(a))
+        };
         let polynomial = compose(&approximation, 1.0 / b.factor, 0.0);
         // What the polynomial and the products here and in the backward pass leave over is dropped first.
-        let levels = depth(polynomial.len()) + 1 + usize::from(self.is_recording());
+        let levels = self.gate_levels(layer)?;
         let b = self.each(&b, |slots, _, _, x| {
             let enough = slots.floor() + levels;
             if slots.level(x) > enough { Ok(slots.scale(x, 1.0, enough)?) } else { Ok(slots.duplicate(x)?) }
@@ -117,9 +127,15 @@ impl<G: Algebra, M: Model> Engine<'_, G, M> {
             let sloped = self.products(&a, &Slots { factor: 1.0, ..slope })?;
             self.keep(Site::Gate(layer), Kept::Gate { relu, sloped });
         }
-        let bound = reach * hidden.packed.first().map_or(1.0, |matrix| matrix.entries.bound);
+        let bound = reach * hidden.packed.first().map_or(1.0 / a.factor, |matrix| matrix.entries.bound);
         let packed = self.lower(&places, &product, bound)?;
         Ok(Tensor::packed(places, packed, hidden.first))
+    }
+
+    /// Levels that the gated half of a hidden layer takes above the lowest from which slots are lowered.
+    pub(crate) fn gate_levels(&self, layer: usize) -> Result<usize, Error> {
+        let coefficients = self.approximation(Site::Gate(layer))?.coefficients().len();
+        Ok(depth(coefficients) + 1 + usize::from(self.is_recording()))
     }
 
     /// The function of a site, entry by entry.

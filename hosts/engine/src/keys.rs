@@ -1,5 +1,6 @@
 //! Which keys a server needs.
 
+use crate::expand::RowTurns;
 use crate::trained::SPREAD_LEVELS;
 use crate::{Degrees, Error, Places};
 use veilformer::accel::Accelerator;
@@ -52,6 +53,7 @@ pub fn required_keys<A: Accelerator, K: KeySource<A> + ?Sized>(
         SmallRing::<A, K>::thin_keys(&small, log_rank, top, &mut small_keys)?;
     }
     softmax_keys(parameters, config, degrees, &mut big_keys)?;
+    expand_keys(parameters, config, degrees, &mut big_keys)?;
     Ok([big_keys, small_keys])
 }
 
@@ -59,6 +61,27 @@ pub fn required_keys<A: Accelerator, K: KeySource<A> + ?Sized>(
 fn summed_places(config: &Config, degrees: Degrees) -> Result<[Places; 2], Error> {
     let stream = Places::new(degrees, 1, config.width, config.length)?;
     Ok([stream, stream.with_rows(config.classes)?])
+}
+
+/// Adds the keys of products with weights in slots, where there are such.
+fn expand_keys(
+    parameters: &Parameters,
+    config: &Config,
+    degrees: Degrees,
+    big_keys: &mut KeyRequests,
+) -> Result<(), Error> {
+    // The last layer's are of first tokens only.
+    let places = Places::new(degrees, 1, config.width, config.length)?;
+    if let (Some(rows), true) = (RowTurns::of(&places)?, config.layers > 1) {
+        let level = BootstrapPlan::new(parameters)?.output();
+        rows.turns.required_keys(parameters, level, big_keys)?;
+        for bit in 0..rows.bits() {
+            for turn in rows.either_way(bit) {
+                big_keys.add(KeyId::rotation(parameters, turn), level - 1)?;
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Adds the keys of sums over the keys of a sequence, which the Gaussian kernel does not need.

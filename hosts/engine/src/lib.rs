@@ -23,6 +23,7 @@ pub mod client;
 mod encrypted;
 mod error;
 mod executor;
+mod expand;
 mod functions;
 mod gradient;
 mod host;

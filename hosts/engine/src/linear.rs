@@ -37,6 +37,9 @@ impl<G: Algebra, M: Model> Engine<'_, G, M> {
         if self.is_trained(weight) {
             return self.multiply_trained(x, weight);
         }
+        if let Some(unscaled) = &x.unscaled {
+            return self.expand_in_slots(x, unscaled, weight);
+        }
         let config = self.config();
         let Shape { columns, .. } = weight.shape(config);
         let target = |scale| Target { columns: 0..columns, scale, centred: false };

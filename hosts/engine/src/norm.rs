@@ -3,7 +3,7 @@
 use crate::algebra::Algebra;
 use crate::algebra::Halves;
 use crate::executor::{Engine, NORM_MARGIN};
-use crate::tensor::{Kept, Slots, half_of};
+use crate::tensor::{Kept, Slots, Unscaled, half_of};
 use crate::{Error, Places, Tensor};
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -11,7 +11,7 @@ use veilformer::transformer::slots::{Model, SlotArithmetic};
 use veilformer::transformer::{Norm, Parameter};
 
 impl<G: Algebra, M: Model> Engine<'_, G, M> {
-    fn gain_and_bias(&self, norm: Norm) -> (Vec<f64>, Vec<f64>) {
+    pub(crate) fn gain_and_bias(&self, norm: Norm) -> (Vec<f64>, Vec<f64>) {
         let of = |parameter: Parameter| -> Vec<f64> {
             (0..self.config().width).map(|feature| self.model.weight(parameter, 0, feature)).collect()
         };
@@ -19,7 +19,7 @@ impl<G: Algebra, M: Model> Engine<'_, G, M> {
     }
 
     /// The largest Euclidean norm of a token's features behind a layer norm.
-    fn norm_bound(&self, norm: Norm) -> f64 {
+    pub(crate) fn norm_bound(&self, norm: Norm) -> f64 {
         let (gain, bias) = self.gain_and_bias(norm);
         let largest = gain.iter().fold(0.0f64, |m, g| m.max(g.abs()));
         let shift = bias.iter().map(|b| b * b).sum::<f64>().sqrt();
@@ -57,6 +57,16 @@ impl<G: Algebra, M: Model> Engine<'_, G, M> {
             let lower = root(lower, false)?;
             roots.push((lower, upper.map(|upper| root(upper, true)).transpose()?));
         }
+        let roots = Rc::new(roots);
+        if self.is_recording() {
+            self.keep(norm.site().ok_or(form)?, Kept::Norm { roots: roots.clone() });
+        }
+        let arithmetic = self.algebra.slots();
+        let levels = (slots.halves.first().map_or(0, |(x, _)| arithmetic.level(x)), arithmetic.floor());
+        if self.expands_in_slots(norm, &places, levels)? {
+            let unscaled = Some(Unscaled { norm, x: slots, roots });
+            return Ok(Tensor { unscaled, ..Tensor::packed(places, Vec::new(), x.first) });
+        }
         let output = self.each(&slots, |arithmetic, ciphertext, upper, x| {
             let root = half_of(&roots[ciphertext / together], upper).ok_or(form)?;
             let row = |slot: usize| places.at(ciphertext, upper, slot).map(|at| at.1);
@@ -67,9 +77,6 @@ impl<G: Algebra, M: Model> Engine<'_, G, M> {
             arithmetic.add_known_assign(&mut y, &|slot| slots.factor * known(&bias, slot))?;
             Ok(y)
         })?;
-        if self.is_recording() {
-            self.keep(norm.site().ok_or(form)?, Kept::Norm { roots });
-        }
         let bound = self.norm_bound(norm);
         let packed = self.lower(&places, &output, bound)?;
         Ok(Tensor { slots: RefCell::new(Some(Rc::new(output))), ..Tensor::packed(places, packed, x.first) })

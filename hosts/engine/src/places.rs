@@ -51,6 +51,8 @@ pub struct Places {
     layout: Layout,
     sentences: usize,
     used: usize,
+    /// Pieces of a sentence that lie together; those that follow are in ciphertexts after those of all sentences.
+    block: Option<usize>,
 }
 
 impl Places {
@@ -59,7 +61,8 @@ impl Places {
     /// # Errors
     /// Those of [`Layout::new`].
     pub fn new(degrees: Degrees, sentences: usize, rows: usize, columns: usize) -> Result<Self, Error> {
-        Ok(Self { degrees, layout: Layout::new(degrees.small, rows, columns)?, sentences, used: columns })
+        let layout = Layout::new(degrees.small, rows, columns)?;
+        Ok(Self { degrees, layout, sentences, used: columns, block: None })
     }
 
     /// The same columns with other rows.
@@ -67,7 +70,16 @@ impl Places {
     /// # Errors
     /// Those of [`Layout::with_rows`].
     pub fn with_rows(&self, rows: usize) -> Result<Self, Error> {
-        Ok(Self { layout: self.layout.with_rows(rows)?, ..*self })
+        Ok(Self { layout: self.layout.with_rows(rows)?, block: None, ..*self })
+    }
+
+    /// The same columns with other rows, as many of which lie together as these are, where these are: what a product of the
+    /// slots with weights gives, block by block.
+    ///
+    /// # Errors
+    /// Those of [`Layout::with_rows`].
+    pub fn with_blocks(&self, rows: usize) -> Result<Self, Error> {
+        Ok(Self { block: Some(self.together()), ..self.with_rows(rows)? })
     }
 
     /// The same with only the first `used` columns holding anything.
@@ -96,20 +108,52 @@ impl Places {
         self.sentences
     }
 
-    /// Places for the pieces of one sentence, a power of two or a multiple of f: no sentence is torn apart.
+    /// Pieces of one sentence that lie together.
+    fn together(&self) -> usize {
+        self.block.unwrap_or(self.layout.ciphertexts())
+    }
+
+    /// Places for them, a power of two or a multiple of f: no sentence is torn apart.
     fn stride(&self) -> usize {
-        let (pieces, factor) = (self.layout.ciphertexts(), self.degrees.factor());
+        let (pieces, factor) = (self.together(), self.degrees.factor());
         if pieces >= factor { pieces.next_multiple_of(factor) } else { pieces.next_power_of_two() }
+    }
+
+    /// Blocks of pieces that lie together.
+    pub fn blocks(&self) -> usize {
+        self.layout.ciphertexts().div_ceil(self.together())
+    }
+
+    /// Ciphertexts of the big ring for one block of all sentences.
+    fn ciphertexts_of_block(&self) -> usize {
+        (self.sentences * self.stride()).div_ceil(self.degrees.factor())
     }
 
     /// Ciphertexts of the big ring.
     pub fn ciphertexts(&self) -> usize {
-        (self.sentences * self.stride()).div_ceil(self.degrees.factor())
+        self.blocks() * self.ciphertexts_of_block()
     }
 
     /// Ciphertexts of the big ring that one sentence spreads over.
     pub fn ciphertexts_of_one(&self) -> usize {
-        self.stride().div_ceil(self.degrees.factor())
+        self.blocks() * self.stride().div_ceil(self.degrees.factor())
+    }
+
+    /// The bits of a slot's number that tell the rows of a sentence apart, where all of them are in one ciphertext and
+    /// fill their places there: the first and how many.
+    pub fn row_bits(&self) -> Option<(u32, u32)> {
+        let (stride, factor) = (self.stride(), self.degrees.factor());
+        // Several pieces of several sentences have the sentences between two parts of a row's number.
+        let by_themselves = self.blocks() == 1 && (stride == 1 || stride == factor);
+        if !by_themselves || self.layout.rows() != stride * self.layout.rank() {
+            return None;
+        }
+        // Below them the columns of one half, above them the sentences.
+        let count = stride.trailing_zeros() + self.layout.log_rank();
+        Some((
+            self.degrees.slots().trailing_zeros() - factor.trailing_zeros() - self.layout.log_rank(),
+            count,
+        ))
     }
 
     /// Whether any column lies in the upper half of the coefficients, and so in the second vector of a ciphertext.
@@ -119,15 +163,19 @@ impl Places {
 
     /// (ciphertext of the big ring, place in it) of a piece.
     pub fn of_piece(&self, sentence: usize, piece: usize) -> (usize, usize) {
-        let at = sentence * self.stride() + piece;
-        (at / self.degrees.factor(), at % self.degrees.factor())
+        let (block, piece) = (piece / self.together(), piece % self.together());
+        let (at, factor) = (sentence * self.stride() + piece, self.degrees.factor());
+        (block * self.ciphertexts_of_block() + at / factor, at % factor)
     }
 
     /// (sentence, piece) at a place in a ciphertext of the big ring, if there is one.
     pub fn piece_at(&self, ciphertext: usize, place: usize) -> Option<(usize, usize)> {
-        let at = ciphertext * self.degrees.factor() + place;
-        let (sentence, piece) = (at / self.stride(), at % self.stride());
-        (sentence < self.sentences && piece < self.layout.ciphertexts()).then_some((sentence, piece))
+        let (of_block, together) = (self.ciphertexts_of_block(), self.together());
+        let at = ciphertext % of_block * self.degrees.factor() + place;
+        let (sentence, inner) = (at / self.stride(), at % self.stride());
+        let piece = ciphertext / of_block * together + inner;
+        let exists = sentence < self.sentences && inner < together && piece < self.layout.ciphertexts();
+        exists.then_some((sentence, piece))
     }
 
     /// What is in a slot of a ciphertext's lower or upper vector.
@@ -219,6 +267,54 @@ mod tests {
                 }
             }
             assert_eq!(seen, sentences * rows * used);
+        }
+    }
+
+    #[test]
+    fn blocks_of_rows_lie_where_the_first_do() {
+        // Three sentences of two pieces each; several ciphertexts to a sentence; a last block that is not full.
+        for (sentences, rows, columns, more) in [(3, 64, 16, 256), (2, 300, 32, 900), (5, 32, 16, 80)] {
+            let places = Places::new(DEGREES, sentences, rows, columns).unwrap();
+            let blocked = places.with_blocks(more).unwrap();
+            let (blocks, count) = (blocked.blocks(), places.ciphertexts());
+            assert_eq!(
+                (blocks * count, more.div_ceil(blocked.together() * blocked.layout().rank())),
+                (blocked.ciphertexts(), blocks)
+            );
+            let mut seen = 0;
+            for ciphertext in 0..blocked.ciphertexts() {
+                for (upper, slot) in (0..2 * DEGREES.slots()).map(|i| (i % 2 == 1, i / 2)) {
+                    let Some((sentence, row, column)) = blocked.at(ciphertext, upper, slot) else { continue };
+                    assert_eq!(blocked.slot((sentence, row, column)), (ciphertext, upper, slot));
+                    if row < rows {
+                        assert_eq!(places.slot((sentence, row, column)), (ciphertext, upper, slot));
+                    }
+                    seen += 1;
+                }
+            }
+            assert_eq!(seen, sentences * more * columns);
+        }
+    }
+
+    #[test]
+    fn rows_have_bits_of_their_own() {
+        for (sentences, rows, columns) in [(3, 32, 16), (9, 16, 32), (9, 128, 32), (1, 256, 16)] {
+            let places = Places::new(DEGREES, sentences, rows, columns).unwrap();
+            let (first, count) = places.row_bits().unwrap();
+            assert_eq!(1 << count, rows);
+            let mask = (rows - 1) << first;
+            for ciphertext in 0..places.ciphertexts() {
+                for slot in 0..DEGREES.slots() {
+                    let Some((sentence, row, column)) = places.at(ciphertext, false, slot) else { continue };
+                    // The row is in these bits, sentence and column are in the others.
+                    assert_eq!(places.at(0, false, slot & mask).unwrap().1, row);
+                    let first = places.at(ciphertext, false, slot & !mask).unwrap();
+                    assert_eq!((first.0, first.2), (sentence, column));
+                }
+            }
+        }
+        for (rows, columns) in [(64, 16), (300, 16), (24, 16), (512, 16)] {
+            assert_eq!(Places::new(DEGREES, 1, rows, columns).unwrap().row_bits(), None);
         }
     }
 

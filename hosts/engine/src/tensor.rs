@@ -5,7 +5,7 @@ use crate::algebra::{Algebra, Halves, Matrix};
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
-use veilformer::transformer::Projection;
+use veilformer::transformer::{Norm, Projection};
 
 /// Vectors of slots: lower and upper halves of the ciphertexts of a tensor; slots hold `factor` times the entries.
 pub struct Slots<V> {
@@ -23,7 +23,7 @@ pub(crate) enum Kept<V> {
     /// 1/√ of the variances, for each sentence's ciphertexts.
     Norm {
         /// One for all ciphertexts of a sentence.
-        roots: Vec<Halves<V>>,
+        roots: Rc<Vec<Halves<V>>>,
     },
     /// Of a gate a ⊙ ReLU(b).
     Gate {
@@ -69,6 +69,16 @@ pub(crate) struct Waiting<G: Algebra> {
     pub(crate) rows: RefCell<Option<RowsOf<G>>>,
 }
 
+/// What a norm was about to multiply: its gain is left to the weights that follow, and 1/√ to their product.
+pub(crate) struct Unscaled<V> {
+    /// Which norm.
+    pub(crate) norm: Norm,
+    /// What it normalises.
+    pub(crate) x: Rc<Slots<V>>,
+    /// 1/√ of the variances.
+    pub(crate) roots: Rc<Vec<Halves<V>>>,
+}
+
 /// A matrix for every sentence.
 pub struct Tensor<G: Algebra> {
     pub(crate) places: Places,
@@ -76,6 +86,10 @@ pub struct Tensor<G: Algebra> {
     pub(crate) packed: Vec<Matrix<G::Piece>>,
     /// A second matrix for every sentence: the gated half of a hidden layer.
     pub(crate) gated: Vec<Matrix<G::Piece>>,
+    /// The same in slots, where products with weights were done there; what takes it leaves nothing.
+    pub(crate) gated_slots: RefCell<Option<Slots<G::Vector>>>,
+    /// Instead of all others: a norm that is not carried out before the product with weights.
+    pub(crate) unscaled: Option<Unscaled<G::Vector>>,
     /// In slots, once it was needed there.
     pub(crate) slots: RefCell<Option<Rc<Slots<G::Vector>>>>,
     /// Of scores: without what the mask takes out.
@@ -98,6 +112,8 @@ impl<G: Algebra> Tensor<G> {
             places,
             packed,
             gated: Vec::new(),
+            gated_slots: RefCell::new(None),
+            unscaled: None,
             slots: RefCell::new(None),
             masked: RefCell::new(None),
             rows: RefCell::new(None),

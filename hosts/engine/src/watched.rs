@@ -6,7 +6,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use veilformer::ckks;
-use veilformer::ckks::server::BabyGiant;
+use veilformer::ckks::server::{BabyGiant, Turns};
 use veilformer::matrix::{Entries, PlainMatrix, Side};
 use veilformer::transformer::slots::SlotArithmetic;
 
@@ -142,6 +142,15 @@ impl<G: Algebra, F: FnMut(Operation, Moment)> Algebra for Watched<G, F> {
 
     fn pair(&mut self, x: &G::Vector, y: &G::Vector) -> Result<G::Vector, Error> {
         self.step(Operation::SlotSum, |inner| inner.pair(x, y))
+    }
+
+    fn turn_blocks(
+        &mut self,
+        x: &[G::Vector],
+        turns: &Turns,
+        entry: &(dyn Fn(usize, usize) -> f64 + Sync),
+    ) -> Result<Vec<G::Vector>, Error> {
+        self.step(Operation::Transform, |inner| inner.turn_blocks(x, turns, entry))
     }
 
     fn apart(&mut self, z: &G::Vector) -> Result<[G::Vector; 2], Error> {

@@ -2,9 +2,9 @@
 
 use super::SlotArithmetic;
 use crate::accel::{Accelerator, Evaluations, Polynomial};
-use crate::ckks::encoding::Encoder;
+use crate::ckks::encoding::{Encoder, FactorScratch};
 use crate::ckks::server::bootstrap::Bootstrap;
-use crate::ckks::server::{BabyGiant, DiagonalSource, Evaluator};
+use crate::ckks::server::{BabyGiant, DiagonalSource, Evaluator, Turns};
 use crate::ckks::{Ciphertext, Error, KeySource, Plaintext};
 use crate::ring::Basis;
 
@@ -59,6 +59,23 @@ impl<'a, A: Accelerator, K: KeySource<A> + ?Sized> EncryptedSlots<'a, A, K> {
     /// The evaluator.
     pub fn evaluator(&self) -> &Evaluator<'a, A, K> {
         &self.evaluator
+    }
+
+    /// The factors of a matrix for vectors at a level: [`Turns::prepare`]. Each of `words` has N entries.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn prepare_turns(
+        &mut self,
+        (turns, level): (&Turns, usize),
+        entry: &(dyn Fn(usize, usize) -> f64 + Sync),
+        words: [&mut [A::Word]; 2],
+        limbs: &mut [A::Limb],
+    ) -> Result<(), Error> {
+        let of = (self.evaluator.accelerator(), self.evaluator.parameters(), level);
+        let Scratch { work, coefficients, .. } = &mut self.scratch;
+        let mut scratch = FactorScratch { values: work, coefficients, words };
+        turns.prepare(of, self.encoder, entry, &mut scratch, limbs)
     }
 
     fn fill(&mut self, known: &dyn Fn(usize) -> f64) {

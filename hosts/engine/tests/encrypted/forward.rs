@@ -1,10 +1,10 @@
 //! The encrypted forward pass against the same polynomials in f64, on toy parameters, which are insecure.
 
-use crate::world::sample::{LENGTH, SENTENCES, Sample, config, error, send, send_weights, softmax};
+use crate::world::sample::{LENGTH, SENTENCES, Sample, config, error, full, send, send_weights, softmax};
 use crate::world::{Toy, World};
 use veilformer::ckks::ParametersLiteral;
 use veilformer::transformer::{Config, Executor, Norm, Parameter, Projection, forward};
-use veilformer_engine::{Engine, Tensor};
+use veilformer_engine::{Engine, Moment, Operation, Tensor, Watched};
 use veilformer_plain::run::mask_tensor;
 use veilformer_plain::tensor::Tensor as Plain;
 
@@ -67,6 +67,49 @@ fn operation_by_operation() {
         let first = engine.first_token(&normed).unwrap();
         assert_eq!(first.matrices().len(), 1);
     });
+}
+
+#[test]
+fn hidden_layers_out_of_slots() {
+    let world = World::new(ParametersLiteral::INSECURE_TOY_MATRIX, [28000, 60000]);
+    let client = world.client();
+    let wide = full(2, false, 0);
+    let whole = Config { feed_forward: 128, ..wide };
+    for (config, in_slots) in [(wide, true), (whole, true), (config(2, false, 0), false)] {
+        let sample = Sample::new(config, 1);
+        world.serve(&client, &sample.keys(&world), |algebra| {
+            let model = sample.weights();
+            let mut operations = Vec::new();
+            let watched = Watched::new(algebra, |operation, moment| {
+                if moment == Moment::Begin {
+                    operations.push(operation);
+                }
+            });
+            let mut engine = Engine::new(watched, &model, SENTENCES).unwrap();
+            let [x, _] = send(&mut engine, &client, &sample, &world);
+            for recording in [false, true] {
+                engine.record(recording);
+                let normed = engine.layer_norm(&x, Norm::Second(0)).unwrap();
+                assert_eq!(normed.matrices().is_empty(), in_slots);
+                let hidden = engine.linear(&normed, Parameter::Expand(0)).unwrap();
+                let gated = engine.gate(&hidden, 0).unwrap();
+                let expected: Vec<_> = (0..SENTENCES)
+                    .map(|s| {
+                        let mut plain = sample.executor();
+                        let normed = plain.layer_norm(&sample.input(s), Norm::Second(0)).unwrap();
+                        let hidden = plain.linear(&normed, Parameter::Expand(0)).unwrap();
+                        plain.gate(&hidden, 0).unwrap()
+                    })
+                    .collect();
+                let value = |s: usize, row: usize, column: usize| expected[s].row(column)[row];
+                let error = error(&client, gated.matrices(), LENGTH, value);
+                println!("{} of {}, recording {recording}: {error:.2e}", config.feed_forward, config.width);
+                assert!(error < 1e-3, "{error}");
+            }
+            drop(engine);
+            assert_eq!(operations.contains(&Operation::Transform), in_slots);
+        });
+    }
 }
 
 #[test]

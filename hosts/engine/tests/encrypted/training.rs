@@ -1,7 +1,7 @@
 //! The encrypted backward pass against the same polynomials in f64, on toy parameters, which are insecure.
 
 use crate::world::sample::{
-    SENTENCES, Sample, ToyEngine, batch as send_batch, config, send_weights, softmax,
+    SENTENCES, Sample, ToyEngine, batch as send_batch, config, full, send_weights, softmax,
 };
 use crate::world::{Client, World};
 use veilformer::ckks::{Ciphertext, ParametersLiteral};
@@ -22,6 +22,11 @@ fn gradients_of_adapters() {
     for config in [config(2, false, 2), config(2, true, 2)] {
         gradients_of(config, Trainable::Adapters);
     }
+}
+
+#[test]
+fn gradients_past_hidden_layers_out_of_slots() {
+    gradients_of(full(2, false, 1), Trainable::Adapters);
 }
 
 #[test]
@@ -52,7 +57,7 @@ fn gradients_of_whole_matrices() {
 
 fn gradients_of(config: Config, trained: Trainable) {
     println!("{trained:?}, {:?}, {} layers", config.kernel, config.layers);
-    let world = World::new(ParametersLiteral::INSECURE_TOY_MATRIX, [14000, 80000]);
+    let world = World::new(ParametersLiteral::INSECURE_TOY_MATRIX, [28000, 120000]);
     let sample = Sample::with_trained(config, trained, 2);
     let client = world.client();
     let penalties = Penalties::none(&sample.config);
@@ -87,7 +92,7 @@ fn a_step_of_whole_matrices() {
 }
 
 fn steps(config: Config, trained: Trainable, count: u32) {
-    let world = World::new(ParametersLiteral::INSECURE_TOY_MATRIX, [14000, 80000]);
+    let world = World::new(ParametersLiteral::INSECURE_TOY_MATRIX, [28000, 120000]);
     let sample = Sample::with_trained(config, trained, 3);
     let client = world.client();
     let optimizer = AdamWHe::paper(2e-2, 1e-2);

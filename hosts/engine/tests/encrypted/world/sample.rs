@@ -39,6 +39,12 @@ pub(crate) fn config(layers: usize, first_norm: bool, lora_rank: usize) -> Confi
     }
 }
 
+/// The same with a stream that fills its places, so that it is multiplied by the weights of the hidden layer in slots; the
+/// last of its blocks there is not full.
+pub(crate) fn full(layers: usize, first_norm: bool, lora_rank: usize) -> Config {
+    Config { width: 128, feed_forward: 300, ..config(layers, first_norm, lora_rank) }
+}
+
 /// The same with softmax attention.
 pub(crate) fn softmax(layers: usize, first_norm: bool, lora_rank: usize) -> Config {
     Config { kernel: Kernel::Softmax, ..config(layers, first_norm, lora_rank) }
