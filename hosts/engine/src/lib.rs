@@ -8,7 +8,8 @@
 //!
 //! A bootstrap stands before every non-linear function and nowhere else. What a function returns is lowered to the
 //! small ring at once, three levels above its bottom: enough for a projection, a product of what was projected, and
-//! another projection.
+//! another projection. One product with weights is done in slots, where that saves bootstraps: that of a hidden layer, much
+//! wider than the stream it is made of (`expand.rs`).
 //!
 //! The paper's baselines are executed by the same means: softmax attention, and full fine-tuning, where every matrix of the
 //! encoder is encrypted.
