@@ -2,9 +2,9 @@
 
 use crate::{Encrypted, Error};
 use veilformer::accel::Accelerator;
-use veilformer::ckks::encoding::{Encoder, FactorScratch};
-use veilformer::ckks::server::Evaluator;
+use veilformer::ckks::encoding::Encoder;
 use veilformer::ckks::server::bootstrap::{Bootstrap, BootstrapPlan};
+use veilformer::ckks::server::{Evaluator, FactorScratch};
 use veilformer::ckks::{self, KeySource, Parameters};
 use veilformer::matrix::SmallRing;
 use veilformer::memory::Arena;

@@ -2,7 +2,8 @@
 
 use super::world::{Setup, plus, slots, times, with_world};
 use veilformer::ckks::PrecisionStats;
-use veilformer::ckks::encoding::{Complex, FactorScratch};
+use veilformer::ckks::encoding::Complex;
+use veilformer::ckks::server::FactorScratch;
 use veilformer::ckks::server::bootstrap::{Bootstrap, BootstrapPlan};
 use veilformer::ckks::{KeyId, KeyRequests, Parameters, ParametersLiteral};
 

@@ -104,7 +104,7 @@ impl<'a> Encoder<'a> {
     }
 
     /// The same for a caller that puts the coefficients somewhere itself.
-    pub(super) fn encode_to(
+    pub(crate) fn encode_to(
         &self,
         slot: impl Fn(usize) -> Complex,
         scale: f64,
@@ -141,7 +141,7 @@ impl<'a> Encoder<'a> {
     ///
     /// # Errors
     /// [`Error::Length`] unless `slots` is a power of two from 1 to N/2.
-    pub(super) fn narrow(&self, slots: usize) -> Result<Encoder<'_>, Error> {
+    pub(crate) fn narrow(&self, slots: usize) -> Result<Encoder<'_>, Error> {
         at_most(slots, self.slots())?;
         if !slots.is_power_of_two() {
             return Err(Error::Length { have: slots, need: slots.next_power_of_two() });

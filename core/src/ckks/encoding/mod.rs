@@ -7,14 +7,11 @@
 
 mod compose;
 mod embedding;
-mod factors;
 mod fixed;
 mod float;
 
 pub(crate) use compose::{low_limbs, read_low};
 pub use compose::{plaintext, plaintext_coefficients, words_to_read};
-pub use factors::FactorScratch;
-pub(crate) use factors::encode_factors;
 pub use fixed::{FixedEncoder, Scale, SlotValue};
 pub use float::{Complex, Encoder};
 

@@ -7,6 +7,7 @@
 
 mod arithmetic;
 pub mod bootstrap;
+mod factors;
 mod polynomial;
 mod rotation;
 #[cfg(all(test, feature = "insecure-toy"))]
@@ -16,6 +17,7 @@ mod turns;
 
 pub use arithmetic::MAX_TERMS;
 pub(crate) use bootstrap::BOOTSTRAP_DEPTH;
+pub use factors::FactorScratch;
 pub use polynomial::{MAX_DEGREE, chebyshev_depth};
 pub use rotation::{Extended, ExtendedProduct, Hoisted};
 pub use transform::{BabyGiant, DiagonalSource};

@@ -2,7 +2,7 @@ extern crate std;
 use super::*;
 use crate::accel::{Portable, Trusted};
 use crate::ckks::client::{PublicKey, SecretKey};
-use crate::ckks::encoding::{Complex, Encoder, FactorScratch, plaintext};
+use crate::ckks::encoding::{Complex, Encoder, plaintext};
 use crate::ckks::{KeyId, KeyRequests, ParametersLiteral, Plaintext, PrecisionStats, SwitchingKey};
 use crate::memory::{Arena, LimbPool};
 use crate::ring::{RingTables, SecretSeed};

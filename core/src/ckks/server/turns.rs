@@ -1,8 +1,9 @@
 //! Linear transforms that join slots whose numbers differ in some neighbouring bits, by baby and giant steps in one pass.
 
-use super::{Evaluator, ExtendedProduct};
+use super::factors::encode_factors;
+use super::{Evaluator, ExtendedProduct, FactorScratch};
 use crate::accel::{Accelerator, Factors, MAX_DIGITS, Polynomial, Step};
-use crate::ckks::encoding::{Complex, Encoder, FactorScratch, encode_factors};
+use crate::ckks::encoding::{Complex, Encoder};
 use crate::ckks::{Ciphertext, Error, KeyId, KeyRequests, KeySource, Parameters, galois_element};
 use crate::ring::Basis;
 

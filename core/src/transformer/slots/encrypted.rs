@@ -2,9 +2,9 @@
 
 use super::SlotArithmetic;
 use crate::accel::{Accelerator, Evaluations, Polynomial};
-use crate::ckks::encoding::{Encoder, FactorScratch};
+use crate::ckks::encoding::Encoder;
 use crate::ckks::server::bootstrap::Bootstrap;
-use crate::ckks::server::{BabyGiant, DiagonalSource, Evaluator, Turns};
+use crate::ckks::server::{BabyGiant, DiagonalSource, Evaluator, FactorScratch, Turns};
 use crate::ckks::{Ciphertext, Error, KeySource, Plaintext};
 use crate::ring::Basis;
 

@@ -2,7 +2,9 @@
 
 use super::BootstrapPlan;
 use crate::accel::{Accelerator, Polynomial};
-use crate::ckks::encoding::{Encoder, FactorScratch, encode_factors};
+use crate::ckks::encoding::Encoder;
+use crate::ckks::server::FactorScratch;
+use crate::ckks::server::factors::encode_factors;
 use crate::ckks::{Error, Parameters};
 use crate::ring::Basis;
 

@@ -3,7 +3,7 @@ use super::*;
 use crate::accel::{Portable, Trusted};
 use crate::ckks::KeyId;
 use crate::ckks::encoding::Complex;
-use crate::ckks::encoding::FactorScratch;
+use crate::ckks::server::FactorScratch;
 use crate::ckks::server::tests::{Bench, with_keys};
 use crate::ckks::{BootstrapLiteral, KeyRequest, Parameters, ParametersLiteral, SwitchingKey};
 use crate::ring::bit_reverse;

@@ -1,9 +1,9 @@
 //! Encoding the factors of a linear transform.
 
-use super::{Complex, Encoder};
+use super::Turns;
 use crate::accel::{Accelerator, Evaluations, Polynomial};
 use crate::ckks::Error;
-use crate::ckks::server::Turns;
+use crate::ckks::encoding::{Complex, Encoder};
 use crate::ring::Basis;
 use core::slice;
 
@@ -21,7 +21,7 @@ pub struct FactorScratch<'s, W> {
 }
 
 impl<W> FactorScratch<'_, W> {
-    pub(crate) fn check(&self, degree: usize) -> Result<(), Error> {
+    pub(super) fn check(&self, degree: usize) -> Result<(), Error> {
         let [residues, gathered] = &self.words;
         for have in [self.values.len(), self.coefficients.len(), residues.len(), gathered.len()] {
             if have != degree {
@@ -38,7 +38,7 @@ impl<W> FactorScratch<'_, W> {
 /// Factors of a period are polynomials in X^r, r being how often their words repeat. Σ_t X^t·f_t(X^r), r of them in one,
 /// is transformed until its blocks have r words: word t of block j is then the evaluation of f_t that the whole transform
 /// of f_t(X^r) would have r times in that block.
-pub(crate) fn encode_factors<A: Accelerator>(
+pub(super) fn encode_factors<A: Accelerator>(
     accelerator: &A,
     encoder: &Encoder<'_>,
     (turns, basis, scale): (&Turns, Basis, f64),
