@@ -5,7 +5,7 @@
 
 use crate::algebra::{Algebra, Halves, Matrix};
 use crate::executor::Engine;
-use crate::tensor::{Waiting, half_of};
+use crate::tensor::{Waiting, at_most, half_of};
 use crate::trained::{SPREAD_LEVELS, UP_SCALE};
 use crate::{Error, Places, Tensor};
 use std::cell::RefCell;
@@ -77,10 +77,7 @@ impl<G: Algebra, M: Model> Engine<'_, G, M> {
     fn dropped(&mut self, halves: &[Halves<G::Vector>]) -> Result<Vec<Halves<G::Vector>>, Error> {
         let arithmetic = self.algebra.slots();
         let level = arithmetic.floor() + SPREAD_LEVELS;
-        let mut drop = |x: &G::Vector| -> Result<G::Vector, Error> {
-            let above = arithmetic.level(x) > level;
-            Ok(if above { arithmetic.scale(x, 1.0, level)? } else { arithmetic.duplicate(x)? })
-        };
+        let mut drop = |x: &G::Vector| at_most(arithmetic, x, level);
         let mut dropped = Vec::with_capacity(halves.len());
         for (lower, upper) in halves {
             dropped.push((drop(lower)?, upper.as_ref().map(&mut drop).transpose()?));

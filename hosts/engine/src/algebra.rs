@@ -99,7 +99,7 @@ pub trait Algebra {
         &mut self,
         x: &[Self::Vector],
         turns: &Turns,
-        entry: &(dyn Fn(usize, usize) -> f64 + Sync),
+        entry: &dyn Fn(usize, usize) -> f64,
     ) -> Result<Vec<Self::Vector>, Error>;
 
     /// Twice each of the real vectors that one was made of.

@@ -144,7 +144,7 @@ impl<'a, A: Accelerator<Word = u64>, K: KeySource<A> + ?Sized> Algebra for Encry
         &mut self,
         x: &[Ciphertext<A>],
         turns: &Turns,
-        entry: &(dyn Fn(usize, usize) -> f64 + Sync),
+        entry: &dyn Fn(usize, usize) -> f64,
     ) -> Result<Vec<Ciphertext<A>>, Error> {
         let evaluator = *self.slots.evaluator();
         let (accelerator, level) = (evaluator.accelerator(), x.first().map_or(0, Ciphertext::level));

@@ -8,11 +8,10 @@
 
 use crate::algebra::{Algebra, Halves};
 use crate::executor::{Engine, NORM_MARGIN};
-use crate::tensor::{Slots, Unscaled, half_of};
+use crate::tensor::{Slots, Unscaled, at_most, half_of};
 use crate::{Error, Places, Tensor};
 use std::cell::RefCell;
 use std::ops::Range;
-use std::rc::Rc;
 use veilformer::ckks::server::{MAX_TURN_BITS, Turns};
 use veilformer::transformer::slots::{Model, SlotArithmetic};
 use veilformer::transformer::{Norm, Parameter, Shape, Site};
@@ -22,7 +21,8 @@ const FORM: Error = Error::Form { operation: "a hidden layer out of slots" };
 /// Levels of the stream that go into a hidden layer: the weights, and 1/√.
 const LEVELS: usize = 2;
 
-// What there is to weigh, in bootstraps of both halves, measured at N = 2^16 on two threads.
+// What there is to weigh, roughly, in bootstraps of both halves at N = 2^16. The products of `veil-tiny` come to 1.8 of them;
+// on two threads they took 1.7 (benches/README.md, "Hidden layers out of slots").
 /// A bootstrap of one half, and what spreads its vectors again.
 const HALF_BOOTSTRAP: f64 = 0.8;
 /// A giant step.
@@ -32,43 +32,24 @@ const PRODUCT: f64 = 1.0 / 4000.0;
 /// Making a factor that does not repeat.
 const FACTOR: f64 = 1.0 / 400.0;
 
-/// How the rows of a sentence are turned into each other.
-pub(crate) struct RowTurns {
-    first: u32,
-    count: u32,
-    pub(crate) turns: Turns,
+/// How the rows of a sentence are turned into each other; `None` where they are not by themselves in the bits of a slot's
+/// number.
+///
+/// # Errors
+/// Those of [`Turns::new`].
+pub(crate) fn row_turns(places: &Places) -> Result<Option<Turns>, Error> {
+    match places.row_bits() {
+        Some((first, count)) if count <= MAX_TURN_BITS => {
+            Ok(Some(Turns::new(places.degrees().slots(), first, count)?))
+        }
+        _ => Ok(None),
+    }
 }
 
-impl RowTurns {
-    /// `None` where the rows of a sentence are not by themselves in the bits of a slot's number.
-    ///
-    /// # Errors
-    /// Those of [`Turns::new`].
-    pub(crate) fn of(places: &Places) -> Result<Option<Self>, Error> {
-        match places.row_bits() {
-            Some((first, count)) if count <= MAX_TURN_BITS => {
-                let turns = Turns::new(places.degrees().slots(), first, count)?;
-                Ok(Some(Self { first, count, turns }))
-            }
-            _ => Ok(None),
-        }
-    }
-
-    /// How many bits.
-    pub(crate) fn bits(&self) -> u32 {
-        self.count
-    }
-
-    /// The turns from a slot with a bit to that without, and back.
-    pub(crate) fn either_way(&self, bit: u32) -> [i64; 2] {
-        let turn = 1i64 << (self.first + bit);
-        [turn, -turn]
-    }
-
-    /// The slot's row, as its bits are.
-    fn place(&self, slot: usize) -> usize {
-        slot >> self.first & ((1 << self.count) - 1)
-    }
+/// The turns from a slot whose place has a bit to that without, and back.
+pub(crate) fn either_way(turns: &Turns, bit: u32) -> [i64; 2] {
+    let turn = 1i64 << (turns.first() + bit);
+    [turn, -turn]
 }
 
 /// One half of a hidden layer.
@@ -91,16 +72,17 @@ impl<G: Algebra, M: Model> Engine<'_, G, M> {
     ) -> Result<bool, Error> {
         let Norm::Second(layer) = norm else { return Ok(false) };
         let weight = Parameter::Expand(layer);
-        let Some(rows) = RowTurns::of(places)? else { return Ok(false) };
-        let vectors = places.ciphertexts() * if places.has_upper_half() { 2 } else { 1 };
-        let fits = level >= floor + self.gate_levels(layer)? + LEVELS && vectors <= 1 << rows.count;
+        let Some(turns) = row_turns(places)? else { return Ok(false) };
+        let halves = |places: &Places| if places.has_upper_half() { 2 } else { 1 };
+        let vectors = halves(places) * places.ciphertexts();
+        let fits = level >= floor + self.gate_levels(layer)? + LEVELS && vectors <= 1 << turns.count();
         if self.is_trained(weight) || !fits {
             return Ok(false);
         }
         let width = weight.shape(self.config()).columns / 2;
         let (apart, blocked) = (places.with_rows(width)?, places.with_blocks(width)?);
-        let saved = if apart.has_upper_half() { 2 } else { 1 } * apart.ciphertexts();
-        let turns = &rows.turns;
+        // Where there is no upper half, a and b share a bootstrap.
+        let saved = halves(&apart) * apart.ciphertexts();
         let (factors, products) = (turns.factors() as f64, 2.0 * blocked.ciphertexts() as f64);
         let made = 2.0 * blocked.blocks() as f64 * factors / turns.repeat() as f64;
         let spent = HALF_BOOTSTRAP
@@ -117,14 +99,14 @@ impl<G: Algebra, M: Model> Engine<'_, G, M> {
         weight: Parameter,
     ) -> Result<Tensor<G>, Error> {
         let Parameter::Expand(layer) = weight else { return Err(FORM) };
-        let rows = RowTurns::of(&x.places)?.ok_or(FORM)?;
+        let turns = row_turns(&x.places)?.ok_or(FORM)?;
         let Shape { columns, .. } = weight.shape(self.config());
         let width = columns / 2;
         let (floor, levels) = (self.algebra.slots().floor(), self.gate_levels(layer)?);
         let interval = self.approximation(Site::Gate(layer))?.interval();
-        let roots = self.fresh_roots(&x.places, unscaled, &rows)?;
+        let roots = self.fresh_roots(&x.places, unscaled, &turns)?;
         let gated = Half { columns: width..columns, factor: 2.0 / interval.width(), level: floor + levels };
-        let gated = self.expand_half(x, unscaled, &roots, &rows, (weight, &gated))?;
+        let gated = self.expand_half(x, unscaled, &roots, &turns, (weight, &gated))?;
         let (model, inputs) = (self.model, self.config().width);
         let square = |o: usize| (0..inputs).map(|i| model.weight(weight, i, o).powi(2)).sum::<f64>();
         let reach = self.norm_bound(unscaled.norm) * (0..width).map(square).fold(0.0, f64::max).sqrt();
@@ -134,10 +116,9 @@ impl<G: Algebra, M: Model> Engine<'_, G, M> {
             // The gate's products alone.
             level: floor + 1 + usize::from(self.is_recording()),
         };
-        let plain = self.expand_half(x, unscaled, &roots, &rows, (weight, &plain))?;
+        let plain = self.expand_half(x, unscaled, &roots, &turns, (weight, &plain))?;
         Ok(Tensor {
-            slots: RefCell::new(Some(Rc::new(plain))),
-            gated_slots: RefCell::new(Some(gated)),
+            halves: RefCell::new(Some([gated, plain])),
             ..Tensor::packed(x.places.with_blocks(width)?, Vec::new(), x.first)
         })
     }
@@ -148,7 +129,7 @@ impl<G: Algebra, M: Model> Engine<'_, G, M> {
         &mut self,
         places: &Places,
         unscaled: &Unscaled<G::Vector>,
-        rows: &RowTurns,
+        turns: &Turns,
     ) -> Result<Slots<G::Vector>, Error> {
         let site = unscaled.norm.site().ok_or(FORM)?;
         let factor = self.approximation(site)?.interval().low().sqrt() / NORM_MARGIN;
@@ -160,7 +141,7 @@ impl<G: Algebra, M: Model> Engine<'_, G, M> {
             .collect();
         let lanes = all.len().next_power_of_two();
         let mask = |v: usize, value: f64| {
-            move |slot: usize| if rows.place(slot) & (lanes - 1) == v { value } else { 0.0 }
+            move |slot: usize| if turns.place(slot) & (lanes - 1) == v { value } else { 0.0 }
         };
         let arithmetic = self.algebra.slots();
         let mut together: Option<G::Vector> = None;
@@ -178,7 +159,7 @@ impl<G: Algebra, M: Model> Engine<'_, G, M> {
         for v in 0..all.len() {
             let mut root = arithmetic.multiply_known(&fresh, &mask(v, 1.0), level)?;
             for bit in 0..lanes.trailing_zeros() {
-                let turn = rows.either_way(bit)[usize::from(v >> bit & 1 == 0)];
+                let turn = either_way(turns, bit)[usize::from(v >> bit & 1 == 0)];
                 let turned = arithmetic.rotate(&root, turn)?;
                 arithmetic.add_assign(&mut root, &turned)?;
             }
@@ -197,7 +178,7 @@ impl<G: Algebra, M: Model> Engine<'_, G, M> {
         x: &Tensor<G>,
         unscaled: &Unscaled<G::Vector>,
         roots: &Slots<G::Vector>,
-        rows: &RowTurns,
+        turns: &Turns,
         (weight, half): (Parameter, &Half),
     ) -> Result<Slots<G::Vector>, Error> {
         let (inputs, model) = (&unscaled.x, self.model);
@@ -207,18 +188,18 @@ impl<G: Algebra, M: Model> Engine<'_, G, M> {
         let doubled = if x.places.has_upper_half() { 2.0 } else { 1.0 };
         let mut paired = Vec::with_capacity(inputs.halves.len());
         for (lower, upper) in &inputs.halves {
-            let lower = self.at_most(lower, level)?;
+            let lower = at_most(self.algebra.slots(), lower, level)?;
             paired.push(match upper {
                 Some(upper) => {
-                    let upper = self.at_most(upper, level)?;
+                    let upper = at_most(self.algebra.slots(), upper, level)?;
                     self.algebra.pair(&lower, &upper)?
                 }
                 None => lower,
             });
         }
         let scale = half.factor / (doubled * inputs.factor * roots.factor);
-        let count = 1usize << rows.bits();
-        let row = |place: usize| x.places.at(0, false, place << rows.first).map(|at| at.1).ok_or(FORM);
+        let count = 1usize << turns.count();
+        let row = |place: usize| x.places.at(0, false, place << turns.first()).map(|at| at.1).ok_or(FORM);
         let row_of = (0..count).map(row).collect::<Result<Vec<_>, Error>>()?;
         let mut halves = Vec::new();
         for block in half.columns.clone().step_by(count) {
@@ -231,7 +212,7 @@ impl<G: Algebra, M: Model> Engine<'_, G, M> {
                 }
             }
             let entry = |row: usize, column: usize| entries[row * count + column];
-            let products = self.algebra.turn_blocks(&paired, &rows.turns, &entry)?;
+            let products = self.algebra.turn_blocks(&paired, turns, &entry)?;
             for (product, root) in products.into_iter().zip(&roots.halves) {
                 halves.push(self.scaled_by(product, root)?);
             }
@@ -266,11 +247,5 @@ impl<G: Algebra, M: Model> Engine<'_, G, M> {
         drop(product);
         let arithmetic = self.algebra.slots();
         Ok((arithmetic.multiply(&lower, &roots.0)?, Some(arithmetic.multiply(&upper, root)?)))
-    }
-
-    /// A copy at `level` or below.
-    fn at_most(&mut self, x: &G::Vector, level: usize) -> Result<G::Vector, Error> {
-        let slots = self.algebra.slots();
-        Ok(if slots.level(x) > level { slots.scale(x, 1.0, level)? } else { slots.duplicate(x)? })
     }
 }

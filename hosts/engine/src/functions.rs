@@ -2,7 +2,7 @@
 
 use crate::algebra::Algebra;
 use crate::executor::Engine;
-use crate::tensor::{Kept, Slots};
+use crate::tensor::{Kept, Slots, at_most};
 use crate::{Error, Tensor};
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -101,20 +101,15 @@ impl<G: Algebra, M: Model> Engine<'_, G, M> {
         let approximation = self.approximation(Site::Gate(layer))?;
         let places = hidden.places;
         let reach = approximation.interval().high();
-        let in_slots = (hidden.gated_slots.take(), hidden.slots.take());
-        let (b, a) = if let (Some(b), Some(a)) = in_slots {
-            (b, a)
-        } else {
-            let [b, a] = self.raise_all(&places, [&hidden.gated, &hidden.packed])?;
-            (b, Rc::new(a))
+        let [b, a] = match hidden.halves.take() {
+            Some(halves) => halves,
+            None => self.raise_all(&places, [&hidden.gated, &hidden.packed])?,
         };
         let polynomial = compose(&approximation, 1.0 / b.factor, 0.0);
         // What the polynomial and the products here and in the backward pass leave over is dropped first.
         let levels = self.gate_levels(layer)?;
-        let b = self.each(&b, |slots, _, _, x| {
-            let enough = slots.floor() + levels;
-            if slots.level(x) > enough { Ok(slots.scale(x, 1.0, enough)?) } else { Ok(slots.duplicate(x)?) }
-        })?;
+        let enough = self.algebra.slots().floor() + levels;
+        let b = self.each(&b, |slots, _, _, x| Ok(at_most(slots, x, enough)?))?;
         let relu: Vec<f64> = polynomial.iter().map(|c| c / reach).collect();
         let relu = self.each(&b, |slots, _, _, x| Ok(slots.chebyshev(x, &relu)?))?;
         let relu = Slots { factor: 1.0 / reach, ..relu };

@@ -1,6 +1,6 @@
 //! Which keys a server needs.
 
-use crate::expand::RowTurns;
+use crate::expand::{either_way, row_turns};
 use crate::trained::SPREAD_LEVELS;
 use crate::{Degrees, Error, Places};
 use veilformer::accel::Accelerator;
@@ -72,11 +72,11 @@ fn expand_keys(
 ) -> Result<(), Error> {
     // The last layer's are of first tokens only.
     let places = Places::new(degrees, 1, config.width, config.length)?;
-    if let (Some(rows), true) = (RowTurns::of(&places)?, config.layers > 1) {
+    if let (Some(turns), true) = (row_turns(&places)?, config.layers > 1) {
         let level = BootstrapPlan::new(parameters)?.output();
-        rows.turns.required_keys(parameters, level, big_keys)?;
-        for bit in 0..rows.bits() {
-            for turn in rows.either_way(bit) {
+        turns.required_keys(parameters, level, big_keys)?;
+        for bit in 0..turns.count() {
+            for turn in either_way(&turns, bit) {
                 big_keys.add(KeyId::rotation(parameters, turn), level - 1)?;
             }
         }

@@ -5,6 +5,8 @@ use crate::algebra::{Algebra, Halves, Matrix};
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
+use veilformer::ckks;
+use veilformer::transformer::slots::SlotArithmetic;
 use veilformer::transformer::{Norm, Projection};
 
 /// Vectors of slots: lower and upper halves of the ciphertexts of a tensor; slots hold `factor` times the entries.
@@ -16,6 +18,15 @@ pub struct Slots<V> {
 /// The lower or the upper vector.
 pub(crate) fn half_of<V>(halves: &Halves<V>, upper: bool) -> Option<&V> {
     if upper { halves.1.as_ref() } else { Some(&halves.0) }
+}
+
+/// The vector at `level`, or as it is where it is lower.
+pub(crate) fn at_most<S: SlotArithmetic>(
+    slots: &mut S,
+    x: &S::Vector,
+    level: usize,
+) -> Result<S::Vector, ckks::Error> {
+    if slots.level(x) > level { slots.scale(x, 1.0, level) } else { slots.duplicate(x) }
 }
 
 /// What a function of the forward pass leaves for the backward pass.
@@ -86,9 +97,11 @@ pub struct Tensor<G: Algebra> {
     pub(crate) packed: Vec<Matrix<G::Piece>>,
     /// A second matrix for every sentence: the gated half of a hidden layer.
     pub(crate) gated: Vec<Matrix<G::Piece>>,
-    /// The same in slots, where products with weights were done there; what takes it leaves nothing.
-    pub(crate) gated_slots: RefCell<Option<Slots<G::Vector>>>,
-    /// Instead of all others: a norm that is not carried out before the product with weights.
+    /// The gated half and the other, where products with weights were done in slots; the gate, which is all that asks for
+    /// them, leaves nothing.
+    pub(crate) halves: RefCell<Option<[Slots<G::Vector>; 2]>>,
+    /// Instead of all others: a norm that is not carried out before the product with a hidden layer's weights, which is all
+    /// that takes it.
     pub(crate) unscaled: Option<Unscaled<G::Vector>>,
     /// In slots, once it was needed there.
     pub(crate) slots: RefCell<Option<Rc<Slots<G::Vector>>>>,
@@ -112,7 +125,7 @@ impl<G: Algebra> Tensor<G> {
             places,
             packed,
             gated: Vec::new(),
-            gated_slots: RefCell::new(None),
+            halves: RefCell::new(None),
             unscaled: None,
             slots: RefCell::new(None),
             masked: RefCell::new(None),

@@ -148,7 +148,7 @@ impl<G: Algebra, F: FnMut(Operation, Moment)> Algebra for Watched<G, F> {
         &mut self,
         x: &[G::Vector],
         turns: &Turns,
-        entry: &(dyn Fn(usize, usize) -> f64 + Sync),
+        entry: &dyn Fn(usize, usize) -> f64,
     ) -> Result<Vec<G::Vector>, Error> {
         self.step(Operation::Transform, |inner| inner.turn_blocks(x, turns, entry))
     }

@@ -44,13 +44,18 @@ impl Turns {
     }
 
     /// The first bit.
-    pub(super) fn first(&self) -> u32 {
+    pub fn first(&self) -> u32 {
         self.first
     }
 
     /// How many bits.
-    pub(super) fn count(&self) -> u32 {
+    pub fn count(&self) -> u32 {
         self.count
+    }
+
+    /// Row and column of a slot in its block: the bits that are joined, below 2^count.
+    pub fn place(&self, slot: usize) -> usize {
+        slot >> self.first & ((1 << self.count) - 1)
     }
 
     /// Slots of a vector.
@@ -146,17 +151,16 @@ impl Turns {
     /// [`Error::Length`]; [`Error::NotEncodable`]; out of limbs: it takes as many as there are primes.
     pub fn prepare<A: Accelerator>(
         &self,
-        evaluator: (&A, &Parameters, usize),
+        (accelerator, parameters, level): (&A, &Parameters, usize),
         encoder: &Encoder<'_>,
-        entry: &(dyn Fn(usize, usize) -> f64 + Sync),
+        entry: &dyn Fn(usize, usize) -> f64,
         scratch: &mut FactorScratch<'_, A::Word>,
         limbs: &mut [A::Limb],
     ) -> Result<(), Error> {
-        let (accelerator, parameters, level) = evaluator;
-        let within = |slot: usize| slot >> self.first & ((1 << self.count) - 1);
         let slot = |factor: usize, j: usize| {
             let (giant, baby) = self.steps_of(factor);
-            let value = self.entry(giant, baby, j).map(|(row, column)| entry(within(row), within(column)));
+            let value =
+                self.entry(giant, baby, j).map(|(row, column)| entry(self.place(row), self.place(column)));
             Complex::new(value.unwrap_or(0.0), 0.0)
         };
         let of = (self, parameters.key_basis(level), parameters.scale(level));

@@ -68,7 +68,7 @@ impl<'a, A: Accelerator, K: KeySource<A> + ?Sized> EncryptedSlots<'a, A, K> {
     pub fn prepare_turns(
         &mut self,
         (turns, level): (&Turns, usize),
-        entry: &(dyn Fn(usize, usize) -> f64 + Sync),
+        entry: &dyn Fn(usize, usize) -> f64,
         words: [&mut [A::Word]; 2],
         limbs: &mut [A::Limb],
     ) -> Result<(), Error> {

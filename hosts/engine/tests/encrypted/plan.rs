@@ -104,6 +104,9 @@ fn baselines_fit_secure_parameters() {
         println!("{kernel:?}, {trained:?}: {bootstraps:?} bootstraps, {:?} limbs", dry.peak);
         println!("key switches by level: {:?}", dry.used.each_ref().map(|used| &used.switches));
         assert!(dry.peak[0] < subject.limbs[0] && dry.peak[1] < subject.limbs[1]);
+        // Weights that are encrypted cannot be the factors of slots.
+        let transforms = if trained == Trainable::Adapters { 4 } else { 0 };
+        assert_eq!(dry.operations(Operation::Transform), transforms);
     }
 }
 
