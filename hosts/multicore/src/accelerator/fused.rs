@@ -13,8 +13,8 @@ const COLUMNS: usize = 1 << 12;
 /// Most targets of a conversion that one task takes together: every block of
 /// columns of the sources is then read once for all of them.
 const MAX_GROUP: usize = 8;
-/// Columns of a block: those of eight sources stay in a 48 KiB first-level cache.
-const BLOCK: usize = 1 << 9;
+/// Columns of a tile: those of eight sources stay in a 48 KiB first-level cache.
+const TILE: usize = 1 << 9;
 
 /// The half of a conversion that all targets share: y_i, and how often their sum wraps.
 pub(super) struct Scaled<'y> {
@@ -80,32 +80,41 @@ impl Multicore {
         Ok(Scaled { table, y, wraps })
     }
 
-    /// Targets to a task: few enough that no thread waits long for another.
+    /// Targets to a task: many, as every task reads all sources again, but as many tasks as keep all threads busy.
     pub(super) fn group(&self, targets: usize) -> usize {
-        targets.div_ceil(6 * self.threads()).clamp(1, MAX_GROUP)
+        let tasks = targets.div_ceil(MAX_GROUP).next_multiple_of(self.threads());
+        targets.div_ceil(tasks).max(1)
     }
 
     /// The limbs of `targets` (a prime and where to put it), in coefficient form.
-    pub(super) fn combine(&self, scaled: &Scaled<'_>, targets: &mut [(usize, &mut [u64])]) {
+    fn combine(&self, scaled: &Scaled<'_>, targets: &mut [(usize, &mut [u64])]) {
         let degree = self.pool.degree();
-        for start in (0..degree).step_by(BLOCK) {
-            let block = start..degree.min(start + BLOCK);
-            let y: Vec<&[u64]> = scaled.y.iter().map(|limb| &limb[block.clone()]).collect();
-            let wraps = &scaled.wraps[block.clone()];
-            for (prime, out) in targets.iter_mut() {
-                self.kernels.combine(&scaled.table, *prime, &y, wraps, &mut out[block.clone()]);
+        for start in (0..degree).step_by(TILE) {
+            let tile = start..degree.min(start + TILE);
+            let y: Vec<&[u64]> = scaled.y.iter().map(|limb| &limb[tile.clone()]).collect();
+            let wraps = &scaled.wraps[tile.clone()];
+            for (j, (prime, out)) in targets.iter_mut().enumerate() {
+                // The next tile of some of the sources.
+                let ahead =
+                    [2 * j, 2 * j + 1].map(|k| scaled.y.get(k).map_or(&[][..], |limb| &limb[tile.end..]));
+                self.kernels.combine(&scaled.table, *prime, &y, wraps, &mut out[tile.clone()], ahead);
             }
         }
     }
 
-    /// Fresh limbs of `primes`, in evaluation form.
-    pub(super) fn raise(&self, scaled: &Scaled<'_>, primes: &[usize]) -> Result<Vec<Limb>, Error> {
+    /// The same with the outer stages of the transform done: [`NttTable::forward_block`] does the rest.
+    fn raise(&self, scaled: &Scaled<'_>, targets: &mut [(usize, &mut [u64])]) {
+        self.combine(scaled, targets);
+        for (prime, limb) in targets.iter_mut() {
+            self.tables[*prime].forward_outer(limb);
+        }
+    }
+
+    /// Fresh limbs of `primes` as [`Multicore::raise`] leaves them.
+    fn raised(&self, scaled: &Scaled<'_>, primes: &[usize]) -> Result<Vec<Limb>, Error> {
         let mut limbs = self.limbs(primes.len())?;
         let mut targets: Vec<_> = primes.iter().copied().zip(limbs.iter_mut().map(|l| &mut l[..])).collect();
-        self.combine(scaled, &mut targets);
-        for (prime, limb) in targets {
-            self.tables[prime].forward(limb);
-        }
+        self.raise(scaled, &mut targets);
         Ok(limbs)
     }
 
@@ -163,9 +172,13 @@ impl Multicore {
                     targets.push((basis.prime_index(&self.chain, i), &mut limb[..]));
                 }
             }
-            self.combine(&scaled, &mut targets);
+            self.raise(&scaled, &mut targets);
             for (prime, limb) in targets {
-                self.tables[prime].forward(limb);
+                let table = &self.tables[prime];
+                let block = limb.len() / table.blocks();
+                limb.chunks_exact_mut(block)
+                    .enumerate()
+                    .for_each(|(i, words)| table.forward_block(words, i, None));
             }
             Ok(())
         })
@@ -200,19 +213,24 @@ impl Multicore {
         self.spread(&mut groups, words, |g, group| {
             let primes: Vec<usize> =
                 (0..group.len()).map(|k| keep.prime_index(&self.chain, g * size + k)).collect();
-            let rounded = self.raise(&scaled, &primes)?;
-            for (k, ((limb, rounded), prime)) in group.iter_mut().zip(&rounded).zip(primes).enumerate() {
-                let (modulus, prime) = (&self.chain.moduli()[prime], self.tables[prime].prime());
+            let mut rounded = self.raised(&scaled, &primes)?;
+            for (k, ((limb, rounded), prime)) in group.iter_mut().zip(&mut rounded).zip(primes).enumerate() {
+                let (modulus, table) = (&self.chain.moduli()[prime], &self.tables[prime]);
+                let prime = table.prime();
                 let inverse = modulus.inverse(self.chain.product_mod(drop, modulus));
-                self.kernels.sub_multiply_scalar(prime, limb, rounded, inverse);
-                // While the limb is in the cache.
-                if let Some(addend) = addend {
-                    let factor = modulus.multiply(self.chain.product_mod(special, modulus), inverse);
-                    let addend = &addend[g * size + k];
-                    if factor == 1 {
-                        self.kernels.add_assign(prime, limb, addend);
-                    } else {
-                        self.kernels.multiply_scalar_add(prime, limb, addend, factor);
+                let factor = modulus.multiply(self.chain.product_mod(special, modulus), inverse);
+                let block = limb.len() / table.blocks();
+                let blocks = limb.chunks_exact_mut(block).zip(rounded.chunks_exact_mut(block));
+                for (i, (words, rounded)) in blocks.enumerate() {
+                    let addend = addend.map(|addend| &addend[g * size + k][i * block..(i + 1) * block]);
+                    table.forward_block(rounded, i, Some([words, addend.unwrap_or(words)]));
+                    self.kernels.sub_multiply_scalar(prime, words, rounded, inverse);
+                    if let Some(addend) = addend {
+                        if factor == 1 {
+                            self.kernels.add_assign(prime, words, addend);
+                        } else {
+                            self.kernels.multiply_scalar_add(prime, words, addend, factor);
+                        }
                     }
                 }
             }
@@ -220,7 +238,8 @@ impl Multicore {
         })
     }
 
-    /// A key switch up to the division by P: each limb is raised and summed while it is in the cache.
+    /// A key switch up to the division by P: a block of all digits is transformed and summed while it is in the cache, and
+    /// the key's words for it are fetched during the transforms.
     pub(super) fn switch(
         &self,
         level: Basis,
@@ -257,21 +276,34 @@ impl Multicore {
             for (run, scaled) in runs.iter().zip(&scaled) {
                 let others = limbs.clone().filter(|i| !contains(*run, *i));
                 let primes: Vec<usize> = others.map(|i| basis.prime_index(&self.chain, i)).collect();
-                raised.push(self.raise(scaled, &primes)?.into_iter());
+                raised.push(self.raised(scaled, &primes)?.into_iter());
             }
             for (i, (sum0, sum1)) in limbs.zip(group.iter_mut()) {
                 // A digit's own limbs are those of x; the others come in order.
-                let taken: Vec<Option<Limb>> = runs
+                let mut taken: Vec<Option<Limb>> = runs
                     .iter()
                     .zip(&mut raised)
                     .map(|(run, raised)| if contains(*run, i) { None } else { raised.next() })
                     .collect();
                 let own = x.get(i).unwrap_or(last);
-                let digits: Vec<&[u64]> =
-                    taken.iter().map(|limb| limb.as_ref().map_or(&own[..], |limb| limb)).collect();
                 let keys = key.map(|half| key_limbs(half, i));
-                let prime = self.prime(basis, i);
-                self.kernels.inner_product(prime, [sum0, sum1], &digits, [&keys[0], &keys[1]]);
+                let table = self.table(basis, i);
+                let block = self.pool.degree() / table.blocks();
+                let sums = sum0.chunks_exact_mut(block).zip(sum1.chunks_exact_mut(block));
+                for (b, (sum0, sum1)) in sums.enumerate() {
+                    let words = b * block..(b + 1) * block;
+                    let keys = keys.each_ref().map(|half| -> Vec<&[u64]> {
+                        half.iter().map(|limb| &limb[words.clone()]).collect()
+                    });
+                    let transformed = taken.iter_mut().enumerate().map(|(d, limb)| {
+                        let Some(limb) = limb else { return &own[words.clone()] };
+                        let limb = &mut limb[words.clone()];
+                        table.forward_block(limb, b, Some([keys[0][d], keys[1][d]]));
+                        &*limb
+                    });
+                    let digits: Vec<&[u64]> = transformed.collect();
+                    self.kernels.inner_product(table.prime(), [sum0, sum1], &digits, [&keys[0], &keys[1]]);
+                }
             }
             Ok(())
         })

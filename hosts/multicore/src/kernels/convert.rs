@@ -141,7 +141,7 @@ impl Kernels {
             self.scale_sources(table, &x[..sources.len()], &mut y[..sources.len()], wraps);
             let y = y.each_ref().map(|y| &**y);
             for (j, target) in targets.iter_mut().enumerate() {
-                self.combine(table, j, &y[..sources.len()], wraps, &mut target[columns.clone()]);
+                self.combine(table, j, &y[..sources.len()], wraps, &mut target[columns.clone()], [&[]; 2]);
             }
         }
     }
@@ -174,17 +174,26 @@ impl Kernels {
         avx512_or!(self, convert::count_wraps(table, y, wraps), scalar::count_wraps(table, y, wraps));
     }
 
-    /// The limb of target prime `target` from the scaled limbs.
+    /// The limb of target prime `target` from the scaled limbs. Meanwhile as many words of these runs are fetched into the
+    /// second-level cache.
     ///
     /// # Panics
     /// If there is no such target, the number of limbs is not the table's, or lengths differ or are no multiple of 8.
-    pub fn combine(self, table: &ConvertTable, target: usize, y: &[&[u64]], wraps: &[u64], out: &mut [u64]) {
+    pub fn combine(
+        self,
+        table: &ConvertTable,
+        target: usize,
+        y: &[&[u64]],
+        wraps: &[u64],
+        out: &mut [u64],
+        ahead: [&[u64]; 2],
+    ) {
         let degree = out.len();
         assert_eq!(y.len(), table.sources(), "limbs of the table");
         assert!(degree.is_multiple_of(8) && wraps.len() == degree && y.iter().all(|y| y.len() == degree));
         avx512_or!(
             self,
-            convert::combine(table, target, y, wraps, out),
+            convert::combine(table, target, y, wraps, out, ahead),
             scalar::combine(table, target, y, wraps, out)
         );
     }

@@ -93,6 +93,56 @@ impl NttTable {
         }
     }
 
+    /// The blocks that [`NttTable::forward_outer`] leaves: the first stages of [`NttTable::forward`] join words of several
+    /// blocks, all others stay within one. 1 where the transform is not divided so.
+    pub fn blocks(&self) -> usize {
+        match &self.layout {
+            #[cfg(target_arch = "x86_64")]
+            Layout::Avx512(table) | Layout::Avx512Madd(table) => table.blocks(),
+            _ => 1,
+        }
+    }
+
+    /// Those first stages. What is left in `x` are no residues; [`NttTable::forward_block`] takes it.
+    ///
+    /// # Panics
+    /// If `x` does not have N words.
+    pub fn forward_outer(&self, x: &mut [u64]) {
+        assert_eq!(x.len(), self.degree(), "a limb has N words");
+        match &self.layout {
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: this layout is built only from kernels whose path the processor has.
+            Layout::Avx512(table) => unsafe { table.forward_outer::<false>(&self.prime, x) },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: as above.
+            Layout::Avx512Madd(table) => unsafe { table.forward_outer::<true>(&self.prime, x) },
+            _ => {}
+        }
+    }
+
+    /// The other stages, on block `block`. Meanwhile these runs of words are fetched into the second-level cache, as far as
+    /// a block's length.
+    ///
+    /// # Panics
+    /// If there is no such block or `words` has another length.
+    pub fn forward_block(&self, words: &mut [u64], block: usize, ahead: Option<[&[u64]; 2]>) {
+        let blocks = self.blocks();
+        assert!(block < blocks && words.len() == self.degree() / blocks, "a block of N/{blocks} words");
+        #[cfg(target_arch = "x86_64")]
+        let runs = ahead.map(|runs| runs.map(<[u64]>::as_ptr));
+        match &self.layout {
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: this layout is built only from kernels whose path the processor has.
+            Layout::Avx512(table) => unsafe { table.forward_block::<false>(&self.prime, words, block, runs) },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: as above.
+            Layout::Avx512Madd(table) => unsafe {
+                table.forward_block::<true>(&self.prime, words, block, runs)
+            },
+            _ => self.forward(words),
+        }
+    }
+
     /// The stages of [`NttTable::forward`] that leave blocks of `block` words, a power of two from 8 to N. In place,
     /// canonical.
     ///

@@ -42,13 +42,14 @@ pub(crate) fn combine<const MADD: bool>(
     y: &[&[u64]],
     wraps: &[u64],
     out: &mut [u64],
+    ahead: [&[u64]; 2],
 ) {
     let target = &table.targets[target];
     /// The smallest unrolled length that holds the sources.
     macro_rules! unrolled {
         ($($count:literal)*) => {
             match y.len() {
-                $($count => combine_unrolled::<$count, MADD>(target, y, wraps, out),)*
+                $($count => combine_unrolled::<$count, MADD>(target, y, wraps, out, ahead),)*
                 count => unreachable!("a table has 1 to 16 sources, not {count}"),
             }
         };
@@ -63,12 +64,14 @@ fn combine_unrolled<const K: usize, const MADD: bool>(
     y: &[&[u64]],
     wraps: &[u64],
     out: &mut [u64],
+    ahead: [&[u64]; 2],
 ) {
     let c = Modulus::<MADD>::new(target.prime.value());
     let inverse = _mm512_set1_epi64(target.prime.inverse52 as i64);
     let minus_product = _mm512_set1_epi64(target.minus_product as i64);
     let mut columns = [core::ptr::null::<u64>(); K];
     let mut factors = [c.zero; K];
+    let ahead = ahead.map(|run| if run.is_empty() { out.as_ptr() } else { run.as_ptr() });
     for k in 0..K {
         assert_eq!(y[k].len(), out.len());
         columns[k] = y[k].as_ptr();
@@ -78,18 +81,26 @@ fn combine_unrolled<const K: usize, const MADD: bool>(
         out.as_chunks_mut::<8>().0.iter_mut().zip(wraps.as_chunks::<8>().0).enumerate()
     {
         let wraps = get(wraps);
+        for run in ahead {
+            _mm_prefetch::<_MM_HINT_T1>(run.wrapping_add(8 * line).cast());
+        }
         // At most 16 wraps of 50 bits: the low sum has room for all of them, but multiply-accumulate cuts at 52.
         let (mut low, mut high) = if MADD {
             (c.low(wraps, minus_product), _mm512_madd52hi_epu64(c.zero, wraps, minus_product))
         } else {
             (_mm512_mullo_epi64(wraps, minus_product), c.zero)
         };
+        // Two chains of each, half as long.
+        let mut others = (c.zero, c.zero);
         for k in 0..K {
             // SAFETY: every limb has as many words as the output, and this is one of their lines.
             let y: V = unsafe { load(columns[k].add(8 * line)) };
-            low = _mm512_madd52lo_epu64(low, y, factors[k]);
-            high = _mm512_madd52hi_epu64(high, y, factors[k]);
+            let (low, high) = if k % 2 == 0 { (&mut low, &mut high) } else { (&mut others.0, &mut others.1) };
+            *low = _mm512_madd52lo_epu64(*low, y, factors[k]);
+            *high = _mm512_madd52hi_epu64(*high, y, factors[k]);
         }
+        low = _mm512_add_epi64(low, others.0);
+        high = _mm512_add_epi64(high, others.1);
         let mut t = lift(&c, montgomery(&c, inverse, low, high));
         if target.halvings > 2 {
             t = reduce_once(t, c.q4);

@@ -10,6 +10,7 @@
 //! brings half its inputs down and the others reduce nothing; inverse `[0, 2q)`. All below 2^52.
 
 use core::arch::x86_64::*;
+use core::ops::Range;
 
 use super::super::KernelError;
 use super::super::aligned::AlignedWords;
@@ -19,8 +20,43 @@ use super::{
     sum_and_difference, tail,
 };
 
+/// Words of a limb that seldom lies in a near cache before it is transformed.
+const LARGE: usize = 1 << 16;
+/// How many words before they are loaded the first pass of such a limb fetches its rows.
+const NEAR: usize = 64;
+
 /// Smallest log2 N: one block of the tail.
 pub(crate) const MIN_LOG: u32 = 6;
+
+/// Memory to fetch into the second-level cache while a block is transformed. Transforms compute for longer than it takes to
+/// fetch twice their words, and what comes before and after them in a key switch does little else than wait for memory.
+pub(super) struct Ahead {
+    next: [*const u64; 2],
+    anything: bool,
+}
+
+impl Ahead {
+    /// A block of 2^12 words takes 192 steps: this many lines of each run at every step fetch as many words and an eighth more.
+    const LINES: usize = 3;
+
+    /// From these words on, as far as the steps reach; past the end of what can be read a fetch does nothing.
+    pub(super) fn new(runs: Option<[*const u64; 2]>) -> Self {
+        Self { next: runs.unwrap_or([core::ptr::null(); 2]), anything: runs.is_some() }
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    pub(super) fn step(&mut self) {
+        if self.anything {
+            for run in &mut self.next {
+                for line in 0..Self::LINES {
+                    _mm_prefetch::<_MM_HINT_T1>(run.wrapping_add(8 * line).cast());
+                }
+                *run = run.wrapping_add(8 * Self::LINES);
+            }
+        }
+    }
+}
 
 /// One sweep: `log` stages at once, on `groups` groups of words.
 #[derive(Clone, Copy, Debug)]
@@ -100,10 +136,41 @@ impl Table {
     #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
     pub(crate) fn forward<const MADD: bool>(&self, prime: &Prime, x: &mut [u64]) {
         assert_eq!(x.len(), 1 << self.log, "a limb has N words");
+        self.forward_outer::<MADD>(prime, x);
+        let block_words = x.len() / self.blocks();
+        for (block, words) in x.chunks_exact_mut(block_words).enumerate() {
+            self.forward_block::<MADD>(prime, words, block, None);
+        }
+    }
+
+    /// The outer passes.
+    #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+    pub(crate) fn forward_outer<const MADD: bool>(&self, prime: &Prime, x: &mut [u64]) {
+        let c = Modulus::<MADD>::new(prime.value());
+        for index in 0..self.outer {
+            let (groups, mut ahead) = (0..self.passes[index].groups, Ahead::new(None));
+            if prime.bits() <= 48 {
+                self.forward_pass::<true, MADD>(&c, index, x, groups, &mut ahead);
+            } else {
+                self.forward_pass::<false, MADD>(&c, index, x, groups, &mut ahead);
+            }
+        }
+    }
+
+    /// What the outer passes leave to be done, on the `block`-th of the blocks, while as many words are fetched `ahead`.
+    #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+    pub(crate) fn forward_block<const MADD: bool>(
+        &self,
+        prime: &Prime,
+        words: &mut [u64],
+        block: usize,
+        ahead: Option<[*const u64; 2]>,
+    ) {
+        assert!(words.len() << self.blocks().trailing_zeros() == 1 << self.log && block < self.blocks());
         if prime.bits() <= 48 {
-            self.forward_ranged::<true, MADD>(prime, x);
+            self.forward_inner::<true, MADD>(prime, words, block, ahead);
         } else {
-            self.forward_ranged::<false, MADD>(prime, x);
+            self.forward_inner::<false, MADD>(prime, words, block, ahead);
         }
     }
 
@@ -118,20 +185,22 @@ impl Table {
     ) {
         assert!(x.len() == 1 << self.log && values.is_none_or(|v| v.len() == x.len()), "a limb has N words");
         let c = Modulus::<MADD>::new(prime.value());
-        let inverse52 = _mm512_set1_epi64(prime.inverse52 as i64);
-        let block_count = self.blocks();
+        let (block_count, large) = (self.blocks(), x.len() >= LARGE);
         let block_words = x.len() / block_count;
         let twists = self.tail.inverse_twists(&c, prime, factor);
         for block in 0..block_count {
             let words = &mut x[block * block_words..][..block_words];
             let values = values.map(|values| &values[block * block_words..][..block_words]);
-            self.tail.inverse(&c, inverse52, &twists, values, words, block);
+            let next = words.as_ptr_range().end;
+            let runs = [next, values.map_or(next, |values| values.as_ptr_range().end)];
+            let mut ahead = Ahead::new(large.then_some(runs));
+            self.tail.inverse(&c, &twists, values, words, block, &mut ahead);
             for index in (self.outer..self.passes.len()).rev() {
-                self.inverse_pass(&c, index, words, block);
+                self.inverse_pass(&c, index, words, block, &mut ahead);
             }
         }
         for index in (0..self.outer).rev() {
-            self.inverse_pass(&c, index, x, 0);
+            self.inverse_pass(&c, index, x, 0, &mut Ahead::new(None));
         }
         if self.passes.is_empty() {
             for line in x.as_chunks_mut::<8>().0 {
@@ -178,47 +247,48 @@ impl Table {
         (table[at], table[at + 1])
     }
 
-    fn blocks(&self) -> usize {
+    /// The outer passes join words of this many blocks; what comes after them stays within each.
+    pub(crate) fn blocks(&self) -> usize {
         if self.outer == 0 { 1 } else { self.passes.get(self.outer).map_or(1, |pass| pass.groups) }
     }
 
     #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-    fn forward_ranged<const LAZY: bool, const MADD: bool>(&self, prime: &Prime, x: &mut [u64]) {
+    fn forward_inner<const LAZY: bool, const MADD: bool>(
+        &self,
+        prime: &Prime,
+        words: &mut [u64],
+        block: usize,
+        ahead: Option<[*const u64; 2]>,
+    ) {
+        let mut ahead = Ahead::new(ahead);
         let c = Modulus::<MADD>::new(prime.value());
         let inverse52 = _mm512_set1_epi64(prime.inverse52 as i64);
-        for index in 0..self.outer {
-            self.forward_pass::<LAZY, MADD>(&c, index, x, 0);
+        for index in self.outer..self.passes.len() {
+            let count = self.passes[index].groups / self.blocks();
+            self.forward_pass::<LAZY, MADD>(&c, index, words, block * count..(block + 1) * count, &mut ahead);
         }
-        let block_count = self.blocks();
-        let block_words = x.len() / block_count;
-        for block in 0..block_count {
-            let words = &mut x[block * block_words..][..block_words];
-            for index in self.outer..self.passes.len() {
-                self.forward_pass::<LAZY, MADD>(&c, index, words, block);
-            }
-            self.tail.forward::<LAZY, MADD>(&c, inverse52, words, block);
-        }
+        self.tail.forward::<LAZY, MADD>(&c, inverse52, words, block, &mut ahead);
     }
 
-    /// Runs pass `index` on `words`, the `block`-th of the equal blocks of the limb.
+    /// Runs pass `index` on `words`, which are these of its groups.
     #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
     fn forward_pass<const LAZY: bool, const MADD: bool>(
         &self,
         c: &Modulus<MADD>,
         index: usize,
         words: &mut [u64],
-        block: usize,
+        groups: Range<usize>,
+        ahead: &mut Ahead,
     ) {
         let pass = self.passes[index];
-        let group_words = (1usize << self.log) / pass.groups;
         let table = self.twiddles.lines().as_flattened();
-        let first = block * (words.len() / group_words);
-        for (group, words) in words.chunks_exact_mut(group_words).enumerate() {
-            let twiddles = &table[pass.offset + ((first + group) << (pass.log + 1))..];
+        let group_words = words.len() / groups.len();
+        for (group, words) in groups.zip(words.chunks_exact_mut(group_words)) {
+            let twiddles = &table[pass.offset + (group << (pass.log + 1))..];
             match pass.log {
-                1 => forward_group::<LAZY, 2, MADD>(c, words, twiddles),
-                2 => forward_group::<LAZY, 4, MADD>(c, words, twiddles),
-                _ => forward_group::<LAZY, 8, MADD>(c, words, twiddles),
+                1 => forward_group::<LAZY, 2, MADD>(c, words, twiddles, ahead),
+                2 => forward_group::<LAZY, 4, MADD>(c, words, twiddles, ahead),
+                _ => forward_group::<LAZY, 8, MADD>(c, words, twiddles, ahead),
             }
         }
     }
@@ -230,6 +300,7 @@ impl Table {
         index: usize,
         words: &mut [u64],
         block: usize,
+        ahead: &mut Ahead,
     ) {
         let pass = self.passes[index];
         let group_words = (1usize << self.log) / pass.groups;
@@ -239,12 +310,12 @@ impl Table {
             let mirrored = pass.groups - 1 - first - group;
             let twiddles = &table[pass.offset + (mirrored << (pass.log + 1))..];
             match (pass.log, index) {
-                (1, 0) => inverse_group::<true, 2, MADD>(c, words, twiddles),
-                (2, 0) => inverse_group::<true, 4, MADD>(c, words, twiddles),
-                (_, 0) => inverse_group::<true, 8, MADD>(c, words, twiddles),
-                (1, _) => inverse_group::<false, 2, MADD>(c, words, twiddles),
-                (2, _) => inverse_group::<false, 4, MADD>(c, words, twiddles),
-                (_, _) => inverse_group::<false, 8, MADD>(c, words, twiddles),
+                (1, 0) => inverse_group::<true, 2, MADD>(c, words, twiddles, ahead),
+                (2, 0) => inverse_group::<true, 4, MADD>(c, words, twiddles, ahead),
+                (_, 0) => inverse_group::<true, 8, MADD>(c, words, twiddles, ahead),
+                (1, _) => inverse_group::<false, 2, MADD>(c, words, twiddles, ahead),
+                (2, _) => inverse_group::<false, 4, MADD>(c, words, twiddles, ahead),
+                (_, _) => inverse_group::<false, 8, MADD>(c, words, twiddles, ahead),
             }
         }
     }
@@ -300,6 +371,7 @@ fn forward_group<const LAZY: bool, const R: usize, const MADD: bool>(
     c: &Modulus<MADD>,
     words: &mut [u64],
     twiddles: &[u64],
+    ahead: &mut Ahead,
 ) {
     let stride = words.len() / R;
     assert!(stride.is_multiple_of(8) && twiddles.len() >= 2 * (R - 1));
@@ -308,8 +380,16 @@ fn forward_group<const LAZY: bool, const R: usize, const MADD: bool>(
         core::array::from_fn(|k| unsafe { splat_pair(twiddles.as_ptr().add(2 * k.min(R - 2))) });
     let base = words.as_mut_ptr();
     for column in (0..stride).step_by(8) {
+        ahead.step();
         // SAFETY: k·stride + column + 8 ≤ R·stride ≤ words.len().
         let mut v: [V; R] = core::array::from_fn(|k| unsafe { load(base.add(k * stride + column)) });
+        if stride >= LARGE / 8 {
+            for k in 0..R {
+                _mm_prefetch::<_MM_HINT_T0>(
+                    base.wrapping_add(k * stride + column + NEAR).cast_const().cast(),
+                );
+            }
+        }
         for stage in 0..R.ilog2() {
             forward_stage!(c, v, w, R, LAZY, stage);
         }
@@ -327,6 +407,7 @@ fn inverse_group<const LAST: bool, const R: usize, const MADD: bool>(
     c: &Modulus<MADD>,
     words: &mut [u64],
     twiddles: &[u64],
+    ahead: &mut Ahead,
 ) {
     let stride = words.len() / R;
     assert!(stride.is_multiple_of(8) && twiddles.len() >= 2 * (R - 1));
@@ -335,6 +416,7 @@ fn inverse_group<const LAST: bool, const R: usize, const MADD: bool>(
         core::array::from_fn(|k| unsafe { splat_pair(twiddles.as_ptr().add(2 * k.min(R - 2))) });
     let base = words.as_mut_ptr();
     for column in (0..stride).step_by(8) {
+        ahead.step();
         // SAFETY: k·stride + column + 8 ≤ R·stride ≤ words.len().
         let mut v: [V; R] = core::array::from_fn(|k| unsafe { load(base.add(k * stride + column)) });
         inverse_stages!(c, v, w, R);

@@ -10,7 +10,7 @@ use core::arch::x86_64::*;
 
 use super::super::aligned::AlignedWords;
 use super::super::prime::{Prime, bit_reverse};
-use super::ntt::{forward_stage, inverse_stages};
+use super::ntt::{Ahead, forward_stage, inverse_stages};
 use super::{
     Modulus, V, butterfly, get, lift, load, load_pair, product, reduce_once, splat, splat_pair, store,
     sum_and_difference,
@@ -29,6 +29,12 @@ pub(super) struct Table {
     /// The same for the inverse; its twist carries 1/N.
     inverse: AlignedWords,
     count: usize,
+}
+
+/// What an inverse multiplies the vectors of every block by, and the constant of Montgomery's quotients.
+pub(super) struct Twists {
+    vectors: [[V; 2]; 8],
+    inverse52: V,
 }
 
 impl Table {
@@ -92,6 +98,7 @@ impl Table {
         inverse52: V,
         words: &mut [u64],
         block: usize,
+        ahead: &mut Ahead,
     ) {
         let first = block * (words.len() / BLOCK);
         let blocks = self.blocks.lines().as_flattened();
@@ -105,6 +112,7 @@ impl Table {
         let mut nothing = Scratch([0; BLOCK]);
         let mut previous = nothing.0.as_mut_ptr();
         for (index, words) in words.as_chunks_mut::<BLOCK>().0.iter_mut().enumerate() {
+            ahead.step();
             let entry = blocks[(first + index) * ENTRY..][..ENTRY].as_ptr();
             let base = words.as_mut_ptr();
             // SAFETY: base and previous have 64 words, entry 24, the fixed table ten pairs.
@@ -139,18 +147,18 @@ impl Table {
         }
     }
 
-    /// The twists of the inverse with a canonical `factor` taken in beside 1/N.
+    /// What the inverse multiplies by, with a canonical `factor` taken in beside 1/N.
     #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
     pub(super) fn inverse_twists<const MADD: bool>(
         &self,
         c: &Modulus<MADD>,
         prime: &Prime,
         factor: u64,
-    ) -> [[V; 2]; 8] {
+    ) -> Twists {
         let fixed = &self.inverse.lines()[..16];
         let inverse52 = _mm512_set1_epi64(prime.inverse52 as i64);
         let w = splat(prime.montgomery(factor));
-        core::array::from_fn(|g| {
+        let vectors = core::array::from_fn(|g| {
             let twist = get(&fixed[2 * g]);
             if factor == 1 {
                 return [twist, get(&fixed[2 * g + 1])];
@@ -158,7 +166,8 @@ impl Table {
             // Still in Montgomery form: only the factor's own is taken out.
             let twist = lift(c, product(c, c.zero, twist, w));
             [twist, c.low(twist, inverse52)]
-        })
+        });
+        Twists { vectors, inverse52 }
     }
 
     /// Opens `words`, the `block`-th of the equal blocks of the limb, from `values` or in place: canonical in,
@@ -167,11 +176,11 @@ impl Table {
     pub(super) fn inverse<const MADD: bool>(
         &self,
         c: &Modulus<MADD>,
-        inverse52: V,
-        twists: &[[V; 2]; 8],
+        twists: &Twists,
         values: Option<&[u64]>,
         words: &mut [u64],
         block: usize,
+        ahead: &mut Ahead,
     ) {
         assert!(values.is_none_or(|values| values.len() == words.len()));
         let first = block * (words.len() / BLOCK);
@@ -192,6 +201,7 @@ impl Table {
             }
         }
         for (index, words) in words.as_chunks_mut::<BLOCK>().0.iter_mut().enumerate() {
+            ahead.step();
             let entry = blocks[(self.count - 1 - first - index) * ENTRY..][..ENTRY].as_ptr();
             let base = words.as_mut_ptr();
             // SAFETY: base has 64 words, entry 24.
@@ -202,8 +212,8 @@ impl Table {
                     load(entry.add(16)),
                 )
             };
-            let d = [d, _mm512_madd52lo_epu64(c.zero, d, inverse52)];
-            for (v, twist) in v.iter_mut().zip(twists) {
+            let d = [d, _mm512_madd52lo_epu64(c.zero, d, twists.inverse52)];
+            for (v, twist) in v.iter_mut().zip(&twists.vectors) {
                 *v = product(c, c.q, *v, *twist);
                 *v = product(c, c.q, *v, d);
             }

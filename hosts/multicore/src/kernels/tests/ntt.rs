@@ -78,6 +78,35 @@ fn every_path_matches_scalar_at_every_degree() {
 }
 
 #[test]
+fn outer_stages_and_blocks_are_the_transform() {
+    let mut words = Words(4);
+    for log in [4, 6, 9, 12, 13, 14, 16, 17] {
+        for bits in BITS {
+            let prime = prime_below(bits.max(log + 10), 1 << log, 0);
+            let x = words.limb(prime.value(), 1 << log);
+            for kernels in every_path() {
+                let table = NttTable::new(kernels, prime, 1 << log).unwrap();
+                let (mut expected, mut y) = (x.clone(), x.clone());
+                table.forward(&mut expected);
+                table.forward_outer(&mut y);
+                let block = (1 << log) / table.blocks();
+                for (b, block) in y.chunks_exact_mut(block).enumerate().collect::<Vec<_>>().into_iter().rev()
+                {
+                    table.forward_block(block, b, (b % 2 == 0).then_some([&x, &expected]));
+                }
+                assert!(y == expected, "{} log {log} bits {bits}", kernels.path());
+            }
+        }
+    }
+    let blocks = |path| {
+        let kernels = Kernels::new(path).ok()?;
+        Some(NttTable::new(kernels, prime_below(45, 1 << 16, 0), 1 << 16).unwrap().blocks())
+    };
+    assert_eq!(blocks(Path::Scalar), Some(1));
+    assert!([Path::Avx512, Path::Avx512Madd].into_iter().filter_map(blocks).all(|blocks| blocks == 16));
+}
+
+#[test]
 fn products_of_values_are_negacyclic_products() {
     let mut words = Words(3);
     let degree = 128;
