@@ -8,6 +8,9 @@ use super::{KernelError, Kernels, Path, Prime, scalar_ntt};
 #[cfg(target_arch = "x86_64")]
 use super::{avx2, avx512};
 
+/// From this log2 N on, a transform is divided for those who have something to do between its blocks: smaller limbs stay in
+/// the second-level cache.
+const DIVIDED_LOG: u32 = 15;
 /// Smallest and largest log2 N.
 const LOGS: core::ops::RangeInclusive<u32> = 4..=17;
 
@@ -98,7 +101,7 @@ impl NttTable {
     pub fn blocks(&self) -> usize {
         match &self.layout {
             #[cfg(target_arch = "x86_64")]
-            Layout::Avx512(table) | Layout::Avx512Madd(table) => table.blocks(),
+            Layout::Avx512(table) | Layout::Avx512Madd(table) if self.log >= DIVIDED_LOG => table.blocks(),
             _ => 1,
         }
     }
@@ -109,6 +112,9 @@ impl NttTable {
     /// If `x` does not have N words.
     pub fn forward_outer(&self, x: &mut [u64]) {
         assert_eq!(x.len(), self.degree(), "a limb has N words");
+        if self.blocks() == 1 {
+            return;
+        }
         match &self.layout {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: this layout is built only from kernels whose path the processor has.
@@ -128,6 +134,9 @@ impl NttTable {
     pub fn forward_block(&self, words: &mut [u64], block: usize, ahead: Option<[&[u64]; 2]>) {
         let blocks = self.blocks();
         assert!(block < blocks && words.len() == self.degree() / blocks, "a block of N/{blocks} words");
+        if blocks == 1 {
+            return self.forward(words);
+        }
         #[cfg(target_arch = "x86_64")]
         let runs = ahead.map(|runs| runs.map(<[u64]>::as_ptr));
         match &self.layout {
@@ -139,7 +148,7 @@ impl NttTable {
             Layout::Avx512Madd(table) => unsafe {
                 table.forward_block::<true>(&self.prime, words, block, runs)
             },
-            _ => self.forward(words),
+            _ => {}
         }
     }
 
