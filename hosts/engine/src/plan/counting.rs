@@ -88,7 +88,8 @@ impl Counting {
     /// Limbs that all threads take together for the targets they are at.
     fn targets(&self, count: usize) -> usize {
         let threads = self.meter.threads();
-        count.div_ceil(6 * threads).clamp(1, MAX_GROUP) * threads
+        let tasks = count.div_ceil(MAX_GROUP).next_multiple_of(threads);
+        count.div_ceil(tasks).max(1) * threads
     }
 
     /// A conversion from so many limbs, scaled by the transform they come from, to so many, each transformed
