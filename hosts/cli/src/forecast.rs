@@ -125,9 +125,18 @@ pub(crate) fn dry_run(
         let failure = Failure { message: refused.to_string(), ..failure };
         refusal(failure, parameters)
     };
+    let small = parameters.small_ring()?;
     let keys = job_keys(parameters, weights.config, job).map_err(|error| refused(error.into()))?;
     let subject = Subject { parameters, keys: &keys, threads, limbs: [usize::MAX >> 1; 2] };
     let count = count(&subject, weights, sentences, job).map_err(refused)?;
+    for phase in &count.phases {
+        for (work, degree) in phase.total().work.iter().zip([parameters.degree(), small.degree()]) {
+            for kernel in Kernel::ALL {
+                let [alone, shared] = work.units(kernel);
+                tracing::info!(phase = phase.name, degree, ?kernel, alone, shared, "limbs");
+            }
+        }
+    }
     Ok((keys, count))
 }
 
